@@ -1,0 +1,2 @@
+//! The binary `luthier`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What methods, models and storage agree on.

@@ -1,0 +1,1 @@
+//! Rows, templates, packing, the data doctor.

@@ -1,0 +1,1 @@
+//! One transformer; families are data.

@@ -1,0 +1,1 @@
+//! The one module where operating systems differ.

@@ -1,0 +1,1 @@
+//! Tensors, accounts, random numbers and the gradient tape.

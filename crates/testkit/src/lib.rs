@@ -1,0 +1,1 @@
+//! Laws, tiny models, goldens (dev-dependency).
