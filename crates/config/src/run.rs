@@ -383,7 +383,7 @@ impl Finder<'_> {
             key: key.to_owned(),
             near: near_file(&path),
             path,
-            place: self.document.place_of(key),
+            place: Box::new(self.document.place_of(key)),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Every mistake in a `run.toml`: the message, the place that is underlined, the way out.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use luthier_config::{Error, RawConfig, Run};
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! What a configuration means, and that writing it back changes nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use luthier_config::{
     AdamW, Base, Batch, Clip, Compute, Eval, Format, Length, LossOn, Optimizer, Run, Schedule, Storage, Task,
     Warmup,
