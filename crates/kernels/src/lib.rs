@@ -2,5 +2,12 @@
 //!
 //! A folder holds the signature and dispatch, an obvious reference over f64 and
 //! f32, the fast paths by instruction-set tier, and tests that hold them together.
+
+#![allow(unsafe_code)] // vector instructions, disjoint writes from many threads; each block states why it is sound
+#![allow(clippy::cast_ptr_alignment)] // pointers of untyped views come from slices of the type they return to
+#![allow(clippy::inline_always)] // helpers of `target_feature` functions must end up inside them
+
 pub mod dropout;
+pub mod isa;
 pub mod linear;
+pub mod matmul;
