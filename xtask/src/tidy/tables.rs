@@ -1,0 +1,83 @@
+//! Tables and the files that they name: every file has its row.
+use super::{Complaint, Tracked, source};
+
+/// Folders whose every file is one row of a table: the folder, and the file that holds the table.
+const TABLES: &[(&str, &str)] = &[
+    ("crates/methods/src/full/", "crates/methods/src/lib.rs"),
+    ("crates/methods/src/partial/", "crates/methods/src/lib.rs"),
+    ("crates/methods/src/adapter/", "crates/methods/src/lib.rs"),
+    ("crates/methods/src/side/", "crates/methods/src/lib.rs"),
+    ("crates/methods/src/low_rank/", "crates/methods/src/lib.rs"),
+    ("crates/methods/src/prompt/", "crates/methods/src/lib.rs"),
+    ("crates/methods/src/combined/", "crates/methods/src/lib.rs"),
+    ("crates/methods/src/free/", "crates/methods/src/lib.rs"),
+    ("crates/models/src/families/", "crates/models/src/families/mod.rs"),
+];
+
+pub(super) fn check(tracked: &[Tracked]) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    for (folder, table) in TABLES {
+        let rows = tracked
+            .iter()
+            .find(|f| f.path == *table)
+            .and_then(Tracked::text)
+            .map(source::code_of)
+            .unwrap_or_default();
+        for file in tracked.iter().filter(|f| f.path.starts_with(folder)) {
+            let Some(stem) = file.path[folder.len()..].strip_suffix(".rs") else { continue };
+            // `tests` of a method may lie beside it, in a folder of the method's name.
+            if stem == "mod" || stem.contains('/') || stem.ends_with("_tests") {
+                continue;
+            }
+            let row = format!("{stem}::");
+            if !rows.iter().any(|line| line.contains(&row) && !line.trim_start().starts_with("use ")) {
+                complaints.push(Complaint::new(&file.path, 0, format!("no row `{row}..` in {table}")));
+            }
+        }
+    }
+    complaints.extend(tracked.iter().filter(|f| f.path.contains("/families/")).flat_map(mathematics));
+    complaints
+}
+
+/// A family is data: it computes nothing, so it uses neither kernels nor tensors.
+fn mathematics(family: &Tracked) -> Vec<Complaint> {
+    let code = family.text().map(source::code_of).unwrap_or_default();
+    (1..)
+        .zip(&code)
+        .filter(|(_, line)| line.contains("luthier_kernels") || line.contains("luthier_tensor"))
+        .map(|(number, _)| Complaint::new(&family.path, number, "a family holds no mathematics"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tracked, *};
+
+    #[test]
+    fn a_method_without_a_row_is_refused() {
+        let table = tracked(
+            "crates/methods/src/lib.rs",
+            "// dora::CARD\npub static METHODS: &[&Card] = &[&low_rank::lora::CARD];",
+        );
+        let files = [
+            table,
+            tracked("crates/methods/src/low_rank/lora.rs", ""),
+            tracked("crates/methods/src/low_rank/dora.rs", ""),
+        ];
+        let complaints = check(&files);
+        assert_eq!(complaints.len(), 1);
+        assert_eq!(complaints[0].file, "crates/methods/src/low_rank/dora.rs");
+    }
+
+    #[test]
+    fn a_family_that_computes_is_refused() {
+        let files = [
+            tracked("crates/models/src/families/mod.rs", "static FAMILIES: &[Family] = &[llama::FAMILY];"),
+            tracked("crates/models/src/families/llama.rs", "use luthier_kernels::matmul;"),
+        ];
+        assert_eq!(
+            check(&files),
+            [Complaint::new("crates/models/src/families/llama.rs", 1, "a family holds no mathematics")]
+        );
+    }
+}
