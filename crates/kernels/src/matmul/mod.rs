@@ -173,6 +173,7 @@ fn run(c: MatMut<'_>, products: &[Product<'_>], options: Options, threads: Threa
             p.a.cols
         );
     }
+    luthier_tensor::add_flops(products.iter().map(|p| 2 * (m * n * p.a.cols) as u64).sum());
     let compute = resolve(products, options.compute);
     let packed = products.iter().find_map(|p| match p.b {
         RightOperand::Packed(b) => Some(b.path()),

@@ -1,6 +1,7 @@
 //! Strided views of matrices: what a GEMM reads and writes.
 
 use half::{bf16, f16};
+use luthier_tensor::{DType, Tensor};
 
 /// The elements that a [`MatRef`] reads.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,18 @@ impl<'a> MatRef<'a> {
         Self::strided(data, rows, cols, cols, 1)
     }
 
+    /// A float tensor's rows: `[rows, cols]` with the last axis as columns.
+    pub fn of(t: &'a Tensor) -> Self {
+        let (rows, cols) = (t.rows(), t.cols());
+        match t.dtype() {
+            DType::F32 => Self::new(t.slice::<f32>(), rows, cols),
+            DType::Bf16 => Self::new(t.slice::<bf16>(), rows, cols),
+            DType::F16 => Self::new(t.slice::<f16>(), rows, cols),
+            DType::F64 => Self::new(t.slice::<f64>(), rows, cols),
+            other => panic!("a product of {other}"),
+        }
+    }
+
     /// A matrix with any strides, in elements. Panics if an element lies outside the slice.
     pub fn strided(
         data: impl Into<Elements<'a>>,
@@ -146,6 +159,17 @@ impl<'a> MatMut<'a> {
     /// A row-major matrix `[rows, cols]`. Panics if the slice is too short.
     pub fn new(data: impl Into<ElementsMut<'a>>, rows: usize, cols: usize) -> Self {
         Self::strided(data, rows, cols, cols, 1)
+    }
+
+    /// A unique tensor's rows: `[rows, cols]` with the last axis as columns; f32, bf16 or f64.
+    pub fn of(t: &'a mut Tensor) -> Self {
+        let (rows, cols) = (t.rows(), t.cols());
+        match t.dtype() {
+            DType::F32 => Self::new(t.slice_mut::<f32>(), rows, cols),
+            DType::Bf16 => Self::new(t.slice_mut::<bf16>(), rows, cols),
+            DType::F64 => Self::new(t.slice_mut::<f64>(), rows, cols),
+            other => panic!("a product into {other}"),
+        }
     }
 
     /// A matrix with any strides, in elements. Panics if an element lies outside the slice or two may coincide.
