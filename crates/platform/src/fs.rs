@@ -68,6 +68,40 @@ pub fn replace_dir(new: &Path, path: &Path) -> io::Result<()> {
     std::fs::remove_dir_all(&aside)
 }
 
+/// Makes `link` show the content of the file `target`, replacing what stood at `link`.
+///
+/// A relative symbolic link on Unix. Windows lets ordinary users make none: a hard link there, or a copy where the file
+/// system has no hard links. Both paths must be absolute or relative to the same folder, and `link`'s folder must exist.
+pub fn link_file(target: &Path, link: &Path) -> io::Result<()> {
+    let name = link.file_name().ok_or_else(|| no_name(link))?;
+    let fresh = link.with_file_name(fresh_name(name, "link"));
+    make_link(target, &fresh)?;
+    if let Err(error) = std::fs::rename(&fresh, link) {
+        // The first failure is the one to report.
+        let _ = std::fs::remove_file(&fresh);
+        return Err(error);
+    }
+    sync_dir(folder_of(link))
+}
+
+#[cfg(unix)]
+fn make_link(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(relative_to(target, folder_of(link)), link)
+}
+
+#[cfg(not(unix))]
+fn make_link(target: &Path, link: &Path) -> io::Result<()> {
+    std::fs::hard_link(target, link).or_else(|_| std::fs::copy(target, link).map(drop))
+}
+
+/// `path` as seen from `folder`: up to what they share, then down. Purely by name.
+#[cfg(unix)]
+fn relative_to(path: &Path, folder: &Path) -> PathBuf {
+    let shared = path.components().zip(folder.components()).take_while(|(a, b)| a == b).count();
+    let up = folder.components().skip(shared).map(|_| Path::new(".."));
+    up.chain(path.components().skip(shared).map(|part| Path::new(part.as_os_str()))).collect()
+}
+
 /// The exclusive use of a folder by this process, until it is dropped.
 ///
 /// The lock is the operating system's on a file in the folder: it goes with the process, so a killed run leaves no stale
@@ -219,6 +253,35 @@ mod tests {
         std::fs::create_dir(&old).unwrap();
         assert!(replace_dir(&folder.path().join("absent"), &old).is_err());
         assert_eq!(names(folder.path()), ["step-10"]);
+    }
+
+    #[test]
+    fn a_linked_file_shows_its_target_and_replaces_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (blobs, snapshot) = (folder.path().join("blobs"), folder.path().join("snapshots/abc/deep"));
+        std::fs::create_dir_all(&blobs).unwrap();
+        std::fs::create_dir_all(&snapshot).unwrap();
+        let (target, link) = (blobs.join("0123"), snapshot.join("config.json"));
+        std::fs::write(&target, "new").unwrap();
+        std::fs::write(&link, "old").unwrap();
+        link_file(&target, &link).unwrap();
+        assert_eq!(std::fs::read_to_string(&link).unwrap(), "new");
+        assert_eq!(names(&snapshot), ["config.json"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_relative_so_that_the_tree_can_be_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("tree");
+        std::fs::create_dir_all(tree.join("snapshots/abc")).unwrap();
+        std::fs::write(tree.join("blob"), "content").unwrap();
+        link_file(&tree.join("blob"), &tree.join("snapshots/abc/file")).unwrap();
+        std::fs::rename(&tree, folder.path().join("moved")).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("moved/snapshots/abc/file")).unwrap(),
+            "content"
+        );
     }
 
     #[test]

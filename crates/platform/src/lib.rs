@@ -9,3 +9,4 @@ pub mod interrupt;
 pub mod memory;
 pub mod terminal;
 pub mod threads;
+pub mod tls;
