@@ -153,20 +153,20 @@ mod tests {
 
     fn read(variables: &[(&str, &str)]) -> Result<Settings> {
         let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
-        let home = Some(Path::new("/home/ada"));
+        let home = Some(Path::new("/ada"));
         Settings::from_variables(&|name| variables.get(name).map(OsString::from), home)
     }
 
     #[test]
     fn the_cache_is_the_shared_one() {
         for (variables, cache) in [
-            (&[][..], "/home/ada/.cache/huggingface/hub"),
+            (&[][..], "/ada/.cache/huggingface/hub"),
             (&[("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),
             (&[("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/h")], "/h/hub"),
-            (&[("HF_HOME", "~/h")], "/home/ada/h/hub"),
+            (&[("HF_HOME", "~/h")], "/ada/h/hub"),
             (&[("HF_HOME", "/h"), ("HUGGINGFACE_HUB_CACHE", "/old")], "/old"),
             (&[("HF_HOME", "/h"), ("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HUB_CACHE", "/c")], "/c"),
-            (&[("HF_HOME", "")], "/home/ada/.cache/huggingface/hub"),
+            (&[("HF_HOME", "")], "/ada/.cache/huggingface/hub"),
         ] {
             assert_eq!(read(variables).unwrap().cache, PathBuf::from(cache), "{variables:?}");
         }

@@ -89,7 +89,8 @@ pub(super) fn check() -> Result<Vec<Complaint>, String> {
         })
         .collect();
     for target in TARGETS {
-        complaints.extend(c_code(&metadata(Some(target))?, target, &argued));
+        let built = built(target)?;
+        complaints.extend(c_code(&metadata(Some(target))?, target, &argued, &|name| built.contains(name)));
     }
     let table = fs::read_to_string(shell::root().join("docs/decisions/000-dependencies.md"))
         .map_err(|e| format!("docs/decisions/000-dependencies.md: {e}"))?;
@@ -104,6 +105,24 @@ fn metadata(target: Option<&str>) -> Result<Value, String> {
     }
     let text = shell::read(&shell::cargo(), &arguments)?;
     serde_json::from_str(&text).map_err(|e| format!("cargo metadata printed no JSON: {e}"))
+}
+
+/// The crates that a build for `target` compiles. `cargo metadata` cannot say: it joins the features that a dependency
+/// has on any target, so that a crate of one target's feature shows in every target's graph.
+fn built(target: &str) -> Result<BTreeSet<String>, String> {
+    let arguments = [
+        "tree",
+        "--workspace",
+        "--locked",
+        "--target",
+        target,
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+    ];
+    let tree = shell::read(&shell::cargo(), &arguments)?;
+    Ok(tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
@@ -151,7 +170,12 @@ fn workspace(metadata: &Value) -> Vec<Complaint> {
 }
 
 /// Crates that need a C compiler on `target`, as the program or its build would use them.
-fn c_code(metadata: &Value, target: &str, argued: &BTreeSet<&str>) -> Vec<Complaint> {
+fn c_code(
+    metadata: &Value,
+    target: &str,
+    argued: &BTreeSet<&str>,
+    is_built: &dyn Fn(&str) -> bool,
+) -> Vec<Complaint> {
     let names: BTreeMap<&str, &str> =
         list(metadata, "packages").iter().map(|p| (text(p, "id"), text(p, "name"))).collect();
     let nodes: BTreeMap<&str, &Value> =
@@ -167,7 +191,7 @@ fn c_code(metadata: &Value, target: &str, argued: &BTreeSet<&str>) -> Vec<Compla
                 continue; // tests are run where there is a compiler
             }
             let (user, used) = (names[id], names[text(dependency, "pkg")]);
-            if COMPILER_CRATES.contains(&used) && !argued.contains(user) {
+            if COMPILER_CRATES.contains(&used) && !argued.contains(user) && is_built(user) {
                 let what = format!(
                     "`{user}` compiles C on {target} (by `{used}`); argue for it in xtask/c-code.txt or avoid it"
                 );
@@ -259,10 +283,11 @@ mod tests {
             node("tested", &[("cc", Some("build"))]),
         ];
         let metadata = whole(&packages, &nodes);
-        let found = c_code(&metadata, "somewhere", &BTreeSet::new());
+        let found = c_code(&metadata, "somewhere", &BTreeSet::new(), &|_| true);
         assert_eq!(found.len(), 1);
         assert!(found[0].what.starts_with("`onig` compiles C on somewhere"));
-        assert_eq!(c_code(&metadata, "somewhere", &BTreeSet::from(["onig"])), []);
+        assert_eq!(c_code(&metadata, "somewhere", &BTreeSet::from(["onig"]), &|_| true), []);
+        assert_eq!(c_code(&metadata, "somewhere", &BTreeSet::new(), &|name| name != "onig"), []);
     }
 
     #[test]

@@ -216,8 +216,11 @@ fn wrong_content_keeps_nothing() {
         );
         assert_eq!(error.code(), "hub-hash");
         let hash = hash_of(name);
-        let left: Vec<String> =
-            home.tree().into_iter().filter(|path| path.contains(&hash) && !path.contains(".locks/")).collect();
+        let left: Vec<String> = home
+            .tree()
+            .into_iter()
+            .filter(|path| path.contains(&hash) && !path.contains(".locks/"))
+            .collect();
         assert!(left.is_empty(), "{left:?}");
         assert!(
             !home.tree().iter().any(|path| path.ends_with(name) || path.ends_with("refs/main")),

@@ -138,10 +138,10 @@ fn serve(stream: TcpStream, answer: &dyn Fn(&Asked) -> Answer, log: &Mutex<Vec<A
     let answer = answer(&asked);
     let mut head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", answer.status);
     if !answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-        head.push_str(&format!("Content-Length: {}\r\n", answer.body.len()));
+        head.extend(["Content-Length: ", &answer.body.len().to_string(), "\r\n"]);
     }
     for (name, value) in &answer.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        head.extend([name, ": ", value, "\r\n"]);
     }
     head.push_str("\r\n");
     let body =
