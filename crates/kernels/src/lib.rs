@@ -7,6 +7,7 @@
 #![allow(clippy::cast_ptr_alignment)] // pointers of untyped views come from slices of the type they return to
 #![allow(clippy::inline_always)] // helpers of `target_feature` functions must end up inside them
 
+pub mod attention;
 pub mod dropout;
 pub mod isa;
 pub mod linear;
