@@ -36,7 +36,18 @@ pub(super) fn check(tracked: &[Tracked]) -> Vec<Complaint> {
         }
     }
     complaints.extend(tracked.iter().filter(|f| f.path.contains("/families/")).flat_map(mathematics));
+    complaints.extend(tracked.iter().filter_map(recipe));
     complaints
+}
+
+/// A recipe's first line is the command that runs it.
+fn recipe(file: &Tracked) -> Option<Complaint> {
+    if !(file.path.starts_with("recipes/") && file.path.ends_with(".toml")) {
+        return None;
+    }
+    let command = format!("# luthier train {}", file.path);
+    let first = file.text().unwrap_or_default().lines().next().unwrap_or_default();
+    (first != command).then(|| Complaint::new(&file.path, 1, format!("the first line is not `{command}`")))
 }
 
 /// A family is data: it computes nothing, so it uses neither kernels nor tensors.
@@ -67,6 +78,12 @@ mod tests {
         let complaints = check(&files);
         assert_eq!(complaints.len(), 1);
         assert_eq!(complaints[0].file, "crates/methods/src/low_rank/dora.rs");
+    }
+
+    #[test]
+    fn a_recipe_begins_with_its_command() {
+        assert_eq!(check(&[tracked("recipes/a.toml", "# luthier train recipes/a.toml\nbase = 1")]), []);
+        assert_eq!(check(&[tracked("recipes/a.toml", "# luthier train recipes/b.toml\n")]).len(), 1);
     }
 
     #[test]
