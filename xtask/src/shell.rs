@@ -5,9 +5,11 @@ use std::{
     process::Command,
 };
 
-/// The repository's root: the folder above this crate.
+/// The repository's root: the folder above this crate. `cargo run` names the checkout that it runs in; a binary that was
+/// built in another one is only the fallback.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root").to_path_buf()
+    let own = env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&own).parent().expect("xtask lies in the root").to_path_buf()
 }
 
 /// The cargo that runs this chore.
