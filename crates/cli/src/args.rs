@@ -231,12 +231,12 @@ pub enum GgufType {
 /// `luthier pull`.
 #[derive(Debug, Args)]
 pub struct PullArgs {
-    /// The model's id.
+    /// The model's id; ORG/NAME@REVISION for a branch, tag or commit other than main.
     #[arg(value_name = "ORG/NAME")]
     pub id: String,
-    /// Branch, tag or commit.
-    #[arg(long, default_value = "main", value_name = "REVISION")]
-    pub revision: String,
+    /// Bring this GGUF file of the model instead of its safetensors.
+    #[arg(long, value_name = "FILE")]
+    pub gguf: Option<String>,
 }
 
 /// `luthier methods`.

@@ -92,3 +92,10 @@ impl From<luthier_config::Error> for CliError {
         }
     }
 }
+
+impl From<luthier_hub::Error> for CliError {
+    fn from(error: luthier_hub::Error) -> Self {
+        let exit = if error.is_input() { INPUT } else { FAILED };
+        Self { help: error.help(), exit, ..Self::input(error.code(), error.to_string()) }
+    }
+}

@@ -65,7 +65,7 @@ pub struct Run {
 pub enum Base {
     /// A folder with config.json, or a .gguf file.
     Path(PathBuf),
-    /// An id that `luthier pull` brought: `ORG/NAME`.
+    /// An id that `luthier pull` brought: `ORG/NAME`, with `@REVISION` or `/FILE.gguf` behind it.
     Hub(String),
 }
 
@@ -399,15 +399,21 @@ fn near_file(path: &Path) -> Option<String> {
     nearest(&name, names.iter().map(String::as_str)).map(str::to_owned)
 }
 
-/// `ORG/NAME` of letters, digits, `-`, `_` and `.`, which no path with a suffix of a model file is.
+/// `ORG/NAME`, `ORG/NAME@REVISION` or `ORG/NAME/FILE.gguf`, as `luthier pull` takes them.
 fn is_hub_id(text: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
             && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
-    let is_file = Path::new(text).extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gguf"));
-    !is_file && text.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
+    let is_file =
+        |part: &str| Path::new(part).extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gguf"));
+    let (model, revision) = text.split_once('@').unwrap_or((text, "main"));
+    match model.split('/').collect::<Vec<_>>().as_slice() {
+        [org, name] => part(org) && part(name) && !is_file(name) && !revision.is_empty(),
+        [org, name, file] => part(org) && part(name) && part(file) && is_file(file) && !revision.is_empty(),
+        _ => false,
+    }
 }
 
 fn text_of(path: &Path) -> Result<String, Error> {

@@ -160,6 +160,9 @@ fn a_base_is_a_path_if_there_is_one_and_else_a_hub_id() {
     let base = |set: &str| load(folder.path(), &[set]).base;
     assert_eq!(base("base=models/smollm2"), Base::Path(folder.path().join("models/smollm2")));
     assert_eq!(base("base=org/Some-Model_1.5"), Base::Hub("org/Some-Model_1.5".to_owned()));
+    for id in ["org/model@v1.0", "org/model/model-q8.gguf"] {
+        assert_eq!(base(&format!("base={id}")), Base::Hub(id.to_owned()));
+    }
     for written in ["./model", "../model", "model", "a/b/c", "/model", "org/model.gguf"] {
         let sets = [format!("base={written}")];
         let error = Run::load(&folder.path().join("run.toml"), &sets, &METHODS).unwrap_err();

@@ -1,5 +1,6 @@
 //! One file a command: parse, call, print.
 
+mod pull;
 mod train;
 
 use crate::args::{Cli, Command, RunArgs};
@@ -23,7 +24,7 @@ pub fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Generate(_) => Err(unready("generate")),
         Command::Chat(_) => Err(unready("chat")),
         Command::Merge(_) => Err(unready("merge")),
-        Command::Pull(_) => Err(unready("pull")),
+        Command::Pull(args) => pull::run(&args, output),
         Command::Methods(_) => Err(unready("methods")),
     }
 }
