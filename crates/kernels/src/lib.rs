@@ -9,6 +9,13 @@
 
 pub mod attention;
 pub mod dropout;
+pub mod elementwise;
+pub mod gated_mlp;
+#[cfg(test)]
+mod gradient_check;
 pub mod isa;
 pub mod linear;
 pub mod matmul;
+pub mod rms_norm;
+pub mod rope;
+mod simd;

@@ -63,6 +63,11 @@ impl Key {
         self.with(hash)
     }
 
+    /// The generator's key, for code that draws many blocks at once as [`block`](Self::block) draws one.
+    pub fn words(self) -> [u32; 2] {
+        self.words
+    }
+
     /// Four words of 32 random bits at counter (row, block).
     pub fn block(self, row: u64, block: u64) -> [u32; 4] {
         let mut c = [block as u32, (block >> 32) as u32, row as u32, (row >> 32) as u32];

@@ -76,6 +76,13 @@ impl Var {
         self.value
     }
 
+    /// The value and its place on the tape, apart: a unique value stays unique, so that an operation may write its
+    /// result over it and still name the parent. The place has no elements.
+    pub fn into_parts(self) -> (Tensor, Self) {
+        let empty = Tensor::scratch(&[0], self.value.dtype(), self.value.account());
+        (self.value, Self { value: empty, source: self.source, recipe: None })
+    }
+
     /// Whether a gradient will be wanted.
     pub fn needs_grad(&self) -> bool {
         self.source != Source::Constant
