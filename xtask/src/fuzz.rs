@@ -15,5 +15,8 @@ pub(crate) fn run() -> crate::Outcome {
             return Err(format!("fuzz/Cargo.toml does not name fuzz_targets/{name}"));
         }
     }
-    shell::show(&shell::cargo(), &["check", "--manifest-path", "fuzz/Cargo.toml"])
+    shell::show(
+        &shell::cargo(),
+        &["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz"],
+    )
 }
