@@ -10,6 +10,7 @@
 pub mod attention;
 pub mod dropout;
 pub mod elementwise;
+pub mod embedding;
 pub mod gated_mlp;
 #[cfg(test)]
 mod gradient_check;

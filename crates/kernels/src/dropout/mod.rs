@@ -1,5 +1,16 @@
 //! Dropout: `y = x m / (1 - p)`, with `m` regenerated from its key, never stored.
-use luthier_tensor::Key;
+//!
+//! Element (row, col) falls where the 32 bits of the step's row and `col` are
+//! below `p 2^32`; one Philox block serves four columns. A micro-batch knows its
+//! first row within the step, so that it draws what the whole batch would. The
+//! operation is linear and symmetric: its backward is itself.
+//! Srivastava 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", section 4.
+mod cpu;
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use luthier_tensor::{Account, DType, Key, Tape, Tensor, Var};
 
 /// Which elements are dropped, as a function of place.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,4 +21,48 @@ pub struct Dropout {
     pub key: Key,
     /// Row of the whole step at which this micro-batch starts: the draws of row `i` are those of `first_row + i`.
     pub first_row: u64,
+}
+
+impl Dropout {
+    /// Words below this drop their element: the share is p to 2^-32.
+    fn threshold(&self) -> u32 {
+        assert!((0.0..1.0).contains(&self.p), "dropout of {}", self.p);
+        (self.p * 4_294_967_296.0) as u32
+    }
+
+    /// What is kept is multiplied by this.
+    fn factor(&self) -> f64 {
+        1.0 / (1.0 - self.p)
+    }
+
+    /// `x m / (1 - p)` for `x [n, d]`, in x's type: forward and backward alike.
+    pub fn apply(&self, x: &Tensor) -> Tensor {
+        if self.p == 0.0 {
+            return x.clone();
+        }
+        let mut y = Tensor::scratch(x.shape(), x.dtype(), Account::Activation);
+        match x.dtype() {
+            DType::F64 => reference::apply::<f64>(x.slice(), x.cols(), self, y.slice_mut()),
+            _ => cpu::apply(x, self, &mut y),
+        }
+        y
+    }
+
+    /// `sum += t m / (1 - p)`, of one shape; f64 into f64, f32 into f32 or bf16.
+    pub fn add_to(&self, sum: &mut Tensor, t: &Tensor) {
+        assert_eq!(sum.shape(), t.shape(), "sum of two shapes");
+        match sum.dtype() {
+            DType::F64 => reference::add::<f64>(t.slice(), t.cols(), self, sum.slice_mut()),
+            _ => cpu::add(t.slice::<f32>(), t.cols(), self, sum),
+        }
+    }
+}
+
+/// [`Dropout::apply`] on the tape. Saves nothing but the key.
+pub fn dropout(tape: &Tape, x: &Var, dropout: &Dropout) -> Var {
+    let again = *dropout;
+    tape.record_one(&[x], dropout.apply(x.value()), move |bw| {
+        let Some(dy) = bw.output(0) else { return };
+        bw.push(0, again.apply(&dy));
+    })
 }
