@@ -11,8 +11,9 @@
 //! the key blocks that it sees. Each key block takes its additions in the order of the query blocks: a task waits until
 //! the one before has been there. Tasks are claimed in that order, so that whoever is waited for is running.
 use super::cpu::{ByRows, Shared, Sight, workers};
-use super::pack::{BLOCK, Carve, lanes_of_rows, rows_of_lanes, with_scratch, words_of_rows};
-use super::simd::{Kernel, Product, Simd};
+use super::pack::{BLOCK, Carve, dots_of_rows, lanes_of_rows, rows_of_lanes, with_scratch, words_of_rows};
+use super::product::{Axes, HALF, Product};
+use super::simd::{Kernel, Simd};
 use super::{AttentionSpec, Gradients, Saved, Segments};
 use luthier_tensor::{Account, DType, Float, Tensor};
 use std::ops::Range;
@@ -289,34 +290,13 @@ impl Queries {
             words_of_rows::<S>(q.cast(), stride, self.rows, head_dim, call.width, self.q_words);
             words_of_rows::<S>(d.cast(), stride, self.rows, head_dim, call.width, self.d_words);
             let lse = call.lse.at(head * call.n + row);
-            let d = d.cast::<S::E>();
+            dots_of_rows::<S>((d.cast(), out), stride, self.rows, head_dim, self.lanes, self.dot);
             for lane in 0..self.lanes {
-                let seen = lane < self.rows;
                 // Weights of the lanes beyond the queries are 2^-inf = 0.
-                *self.lse.add(lane) = if seen { *lse.add(lane) } else { f32::INFINITY };
-                *self.dot.add(lane) =
-                    if seen { dot(d.add(lane * stride), out.add(lane * stride), head_dim) } else { 0.0 };
+                *self.lse.add(lane) = if lane < self.rows { *lse.add(lane) } else { f32::INFINITY };
             }
         }
     }
-}
-
-/// Inner product of `n` elements, in 16 chains.
-///
-/// # Safety
-/// They must be there.
-#[inline(always)]
-unsafe fn dot<E: Float>(a: *const E, b: *const E, n: usize) -> f32 {
-    // SAFETY: the caller's word.
-    let (a, b) = unsafe { (std::slice::from_raw_parts(a, n), std::slice::from_raw_parts(b, n)) };
-    let mut sums = [0f32; 16];
-    let (a, b) = (a.chunks(16), b.chunks(16));
-    for (a, b) in a.zip(b) {
-        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum += a.to_f32() * b.to_f32();
-        }
-    }
-    sums.iter().sum()
 }
 
 impl Call<'_> {
@@ -356,15 +336,17 @@ impl Call<'_> {
                 ldc: BLOCK,
                 add: false,
             };
-            S::call(scored);
-            S::call(Product {
+            let diagonal = self.sight.is_diagonal(at.0, at.1, rows);
+            scored.over::<S>(Axes::KeysQueries, diagonal);
+            let d_p = Product {
                 a: self.v.at(place).cast_const().cast(),
                 b: queries.d_lanes,
                 c: pair.d_p,
                 ..scored
-            });
+            };
+            d_p.over::<S>(Axes::KeysQueries, diagonal);
             self.sight.mask(pair.scores, at.1, count, at.0, rows, lanes);
-            self.weigh::<S>(queries, pair, count);
+            self.weigh::<S>(queries, pair, count, diagonal);
             let over_queries = Product {
                 vecs: self.width / S::LANES,
                 steps: rows.div_ceil(S::PACK),
@@ -375,14 +357,16 @@ impl Call<'_> {
                 ..scored
             };
             if let Some(side) = self.dv {
-                S::call(Product { a: pair.p, b: queries.d_words, c: side.sum.at(sums), ..over_queries });
+                let dv = Product { a: pair.p, b: queries.d_words, c: side.sum.at(sums), ..over_queries };
+                dv.over::<S>(Axes::KeysElements, diagonal);
             }
             if let Some(side) = self.dk {
-                S::call(Product { a: pair.ds, b: queries.q_words, c: side.sum.at(sums), ..over_queries });
+                let dk = Product { a: pair.ds, b: queries.q_words, c: side.sum.at(sums), ..over_queries };
+                dk.over::<S>(Axes::KeysElements, diagonal);
             }
             if self.dq.is_some() {
                 let (a, sk) = self.keys.at(group.segment, group.range.start, at.1, group.kv_head * head_dim);
-                S::call(Product {
+                let dq = Product {
                     m: head_dim,
                     steps: count.div_ceil(S::PACK),
                     a,
@@ -392,7 +376,8 @@ impl Call<'_> {
                     c: queries.dq,
                     add: !first,
                     ..scored
-                });
+                };
+                dq.over::<S>(Axes::ElementsQueries, diagonal);
             }
         }
     }
@@ -402,7 +387,7 @@ impl Call<'_> {
     /// # Safety
     /// The blocks must be there.
     #[inline(always)]
-    unsafe fn weigh<S: Simd>(&self, queries: &Queries, pair: &Pair, count: usize) {
+    unsafe fn weigh<S: Simd>(&self, queries: &Queries, pair: &Pair, count: usize, diagonal: bool) {
         let stride = BLOCK / S::PACK;
         // SAFETY: the caller's word.
         unsafe {
@@ -410,6 +395,7 @@ impl Call<'_> {
             for lane in (0..queries.lanes).step_by(S::LANES) {
                 let shift = S::sub(S::splat(0.0), S::load(queries.lse.add(lane)));
                 let dot = S::load(queries.dot.add(lane));
+                let count = if diagonal && lane < HALF { HALF } else { count };
                 for row in (0..count).step_by(S::PACK) {
                     let mut ds = [S::splat(0.0); 2];
                     for (i, ds) in ds.iter_mut().take(S::PACK.min(count - row)).enumerate() {

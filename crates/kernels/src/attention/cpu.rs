@@ -13,7 +13,8 @@
 //!
 //! Keys before a query's first block and after its own leave `m`, `l` and `O'` as they are, to the bit.
 use super::pack::{BLOCK, Carve, lanes_of_rows, rows_of_lanes, with_scratch, words_of_rows};
-use super::simd::{Kernel, Product, Simd};
+use super::product::{Axes, HALF, Product};
+use super::simd::{Kernel, Simd};
 use super::{AttentionSpec, Segments};
 use luthier_tensor::{Account, DType, Tensor};
 use rayon::prelude::*;
@@ -84,6 +85,12 @@ impl Sight {
     pub(super) fn blocks(self, first: usize, last: usize, keys: usize) -> (usize, usize) {
         let keys = self.keys(first, last, keys);
         (keys.start / BLOCK, (keys.end - 1) / BLOCK)
+    }
+
+    /// Whether the pair of blocks, queries from `first` and keys from `key`, is one for
+    /// [`Product::run_below_diagonal`].
+    pub(super) fn is_diagonal(self, first: usize, key: usize, rows: usize) -> bool {
+        self.causal && first == key && rows > HALF
     }
 
     /// Queries, from `first` on, that see `key`: a range of lanes below `lanes`.
@@ -331,9 +338,11 @@ impl Kernel for ForwardBlock<'_> {
                     ldc: BLOCK,
                     add: false,
                 };
-                S::call(scored);
+                let diagonal = call.sight.is_diagonal(position, key, item.rows);
+                scored.over::<S>(Axes::KeysQueries, diagonal);
                 call.sight.mask(scores, key, count, position, item.rows, lanes);
                 for lane in (0..lanes).step_by(S::LANES) {
+                    let count = if diagonal && lane < HALF { HALF } else { count };
                     soften::<S>(
                         scores.add(lane),
                         count,
@@ -353,7 +362,7 @@ impl Kernel for ForwardBlock<'_> {
                     }
                 }
                 let (a, sk) = call.values.at(item.segment, keys.start, key, kv_head * head_dim);
-                S::call(Product {
+                let weighed = Product {
                     m: head_dim,
                     steps: count.div_ceil(S::PACK),
                     a,
@@ -363,7 +372,8 @@ impl Kernel for ForwardBlock<'_> {
                     c: sum,
                     add: block > low,
                     ..scored
-                });
+                };
+                weighed.over::<S>(Axes::ElementsQueries, diagonal);
             }
             let lse = call.lse.at(item.head * call.q_segments.total() + queries.start + item.first);
             for row in 0..item.rows {

@@ -10,10 +10,13 @@
 mod backward;
 mod cpu;
 mod pack;
+mod product;
 mod reference;
 mod simd;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use crate::isa::{Tier, tier};
 use luthier_tensor::{Account, DType, Tape, Tensor, Var, add_flops, to_dtype};
@@ -190,11 +193,11 @@ macro_rules! on_tier {
         unsafe {
             match ($tier, $dtype) {
                 #[cfg(target_arch = "x86_64")]
-                (Tier::Avx512Bf16, DType::Bf16) => $module::$function::<simd::Avx512Bf16>($($argument),*),
+                (Tier::Avx512Bf16, DType::Bf16) => $module::$function::<x86::Avx512Bf16>($($argument),*),
                 #[cfg(target_arch = "x86_64")]
-                (Tier::Avx512Bf16 | Tier::Avx512, _) => $module::$function::<simd::Avx512>($($argument),*),
+                (Tier::Avx512Bf16 | Tier::Avx512, _) => $module::$function::<x86::Avx512>($($argument),*),
                 #[cfg(target_arch = "x86_64")]
-                (Tier::Avx2, _) => $module::$function::<simd::Avx2>($($argument),*),
+                (Tier::Avx2, _) => $module::$function::<x86::Avx2>($($argument),*),
                 _ => $module::$function::<simd::Portable>($($argument),*),
             }
         }

@@ -55,6 +55,58 @@ impl Carve {
     }
 }
 
+/// The first `count` vectors of a tile. A whole tile takes the path without conditions.
+#[inline(always)]
+fn fill<S: Simd>(tile: &mut [S::V; 16], count: usize, make: impl Fn(usize) -> S::V) {
+    if count >= S::LANES {
+        for (i, tile) in tile.iter_mut().take(S::LANES).enumerate() {
+            *tile = make(i);
+        }
+    } else {
+        for (i, tile) in tile.iter_mut().take(count).enumerate() {
+            *tile = make(i);
+        }
+    }
+}
+
+/// `to[i] = a_i . b_i` for rows of `columns` elements, `stride` apart; lanes from `rows` to `lanes` are zero.
+///
+/// # Safety
+/// All of it must be there.
+#[inline(always)]
+pub(super) unsafe fn dots_of_rows<S: Simd>(
+    (a, b): (*const S::E, *const S::E),
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    lanes: usize,
+    to: *mut f32,
+) {
+    let whole = columns / S::LANES * S::LANES;
+    // SAFETY: rows below `rows`, and lanes below `lanes`, are there.
+    unsafe {
+        for first in (0..lanes).step_by(S::LANES) {
+            let mut tile = [S::splat(0.0); 16];
+            fill::<S>(&mut tile, rows - first, |i| {
+                let row = (first + i) * stride;
+                let mut sum = S::splat(0.0);
+                for column in (0..whole).step_by(S::LANES) {
+                    sum = S::fma(S::widen(a.add(row + column)), S::widen(b.add(row + column)), sum);
+                }
+                sum
+            });
+            S::transpose(&mut tile);
+            let sum = tile.iter().take(S::LANES).fold(S::splat(0.0), |sum, &lane| S::add(sum, lane));
+            S::store(to.add(first), sum);
+        }
+        for row in 0..rows {
+            for at in (whole..columns).map(|column| row * stride + column) {
+                *to.add(row) += (*a.add(at)).to_f32() * (*b.add(at)).to_f32();
+            }
+        }
+    }
+}
+
 /// `to [words, BLOCK]` from `rows` rows of `words` words, `stride` words apart; lanes from `rows` to `lanes` are zero.
 ///
 /// # Safety
@@ -68,10 +120,22 @@ pub(super) unsafe fn lanes_of_rows<S: Simd>(
     lanes: usize,
     to: *mut u32,
 ) {
-    for word in 0..words {
-        for lane in 0..lanes {
-            // SAFETY: row `lane` and lane `lane` are there.
-            unsafe {
+    let whole = words / S::LANES * S::LANES;
+    // SAFETY: rows below `rows`, and lanes below `lanes`, are there.
+    unsafe {
+        for first in (0..lanes).step_by(S::LANES) {
+            for word in (0..whole).step_by(S::LANES) {
+                let mut tile = [S::splat(0.0); 16];
+                let from = from.add(first * stride + word);
+                fill::<S>(&mut tile, rows - first, |i| S::load(from.add(i * stride).cast()));
+                S::transpose(&mut tile);
+                for (i, &tile) in tile.iter().take(S::LANES).enumerate() {
+                    S::store(to.add((word + i) * BLOCK + first).cast(), tile);
+                }
+            }
+        }
+        for word in whole..words {
+            for lane in 0..lanes {
                 let value = if lane < rows { from.add(lane * stride + word).read_unaligned() } else { 0 };
                 *to.add(word * BLOCK + lane) = value;
             }
@@ -92,10 +156,27 @@ pub(super) unsafe fn rows_of_lanes<S: Simd>(
     to: *mut S::E,
     stride: usize,
 ) {
-    for row in 0..rows {
-        for column in 0..columns {
-            // SAFETY: in range by the caller's word.
-            unsafe {
+    let whole = columns / S::LANES * S::LANES;
+    // SAFETY: rows below `rows`, and the lanes of their vectors, are there.
+    unsafe {
+        for first in (0..rows).step_by(S::LANES) {
+            let by = S::load(by.add(first));
+            for column in (0..whole).step_by(S::LANES) {
+                let mut tile = [by; 16];
+                for (i, tile) in tile.iter_mut().take(S::LANES).enumerate() {
+                    *tile = S::mul(S::load(from.add((column + i) * BLOCK + first)), by);
+                }
+                S::transpose(&mut tile);
+                let to = to.add(first * stride + column);
+                for (i, &tile) in tile.iter().take(S::LANES).enumerate() {
+                    if i < rows - first {
+                        S::put(to.add(i * stride).cast(), tile);
+                    }
+                }
+            }
+        }
+        for row in 0..rows {
+            for column in whole..columns {
                 let value = *from.add(column * BLOCK + row) * *by.add(row);
                 to.add(row * stride + column).write(S::E::from_f32(value));
             }

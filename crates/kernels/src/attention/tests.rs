@@ -378,11 +378,11 @@ fn exp2_keeps_its_error() {
         unsafe {
             match tier {
                 #[cfg(target_arch = "x86_64")]
-                Tier::Avx512Bf16 => simd::Avx512Bf16::call(Check),
+                Tier::Avx512Bf16 => x86::Avx512Bf16::call(Check),
                 #[cfg(target_arch = "x86_64")]
-                Tier::Avx512 => simd::Avx512::call(Check),
+                Tier::Avx512 => x86::Avx512::call(Check),
                 #[cfg(target_arch = "x86_64")]
-                Tier::Avx2 => simd::Avx2::call(Check),
+                Tier::Avx2 => x86::Avx2::call(Check),
                 _ => simd::Portable::call(Check),
             }
         }
