@@ -122,7 +122,7 @@ pub(super) unsafe fn backward<S: Simd>(
         out: Shared::read(saved.out.bytes()),
         d_out: Shared::read(d_out.bytes()),
         lse: Shared::read(saved.lse.slice()),
-        keys: ByRows::new::<S>(&saved.k, segments, spec),
+        keys: ByRows::new::<S>(&saved.k, segments, spec, |_| wanted[0]),
         dq: dq.as_mut().map(|t| Shared::new(t.bytes_mut())),
         dk: side(&mut k_sum, &mut dk),
         dv: side(&mut v_sum, &mut dv),

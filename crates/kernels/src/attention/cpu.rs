@@ -134,8 +134,13 @@ pub(super) struct ByRows<'a> {
 }
 
 impl<'a> ByRows<'a> {
-    /// Packs where a word holds two rows; `t [n, kv_heads head_dim]`.
-    pub(super) fn new<S: Simd>(t: &'a Tensor, segments: &Segments, spec: &AttentionSpec) -> Self {
+    /// Packs the segments `wanted` where a word holds two rows; `t [n, kv_heads head_dim]`.
+    pub(super) fn new<S: Simd>(
+        t: &'a Tensor,
+        segments: &Segments,
+        spec: &AttentionSpec,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Self {
         let mut starts = vec![0];
         for i in 0..segments.count() {
             starts.push(starts[i] + segments.range(i).len().div_ceil(S::PACK));
@@ -148,6 +153,7 @@ impl<'a> ByRows<'a> {
         let mut packed = Tensor::scratch(&[total, width], DType::U32, Account::Workspace);
         let to = Shared::new(packed.slice_mut::<u32>());
         let tasks = (0..segments.count())
+            .filter(|&i| wanted(i))
             .flat_map(|i| (0..segments.range(i).len().div_ceil(BLOCK)).map(move |b| (i, b)))
             .collect::<Vec<_>>();
         tasks.par_iter().for_each(|&(i, block)| {
@@ -219,7 +225,8 @@ struct Item {
     rows: usize,
 }
 
-/// Output `[queries, heads head_dim]` and base-2 log-sum-exp `[heads, queries]` of `c S`.
+/// Output `[queries, heads head_dim]` and base-2 log-sum-exp `[heads, queries]` of `c S`, written for the segments
+/// `wanted`.
 ///
 /// # Safety
 /// The machine must have the instructions of `S`, and the tensors hold `S::E`.
@@ -230,12 +237,14 @@ pub(super) unsafe fn forward<S: Simd>(
     v: &Tensor,
     k_segments: &Segments,
     spec: &AttentionSpec,
+    wanted: impl Fn(usize) -> bool,
 ) -> (Tensor, Tensor) {
     let n = q_segments.total();
     let mut out = Tensor::scratch(q.shape(), q.dtype(), Account::Activation);
     let mut lse = Tensor::scratch(&[spec.heads, n], DType::F32, Account::Activation);
-    let values = ByRows::new::<S>(v, k_segments, spec);
+    let values = ByRows::new::<S>(v, k_segments, spec, &wanted);
     let items = (0..q_segments.count())
+        .filter(|&i| wanted(i))
         .flat_map(|segment| {
             let len = q_segments.range(segment).len();
             // The last blocks see the most keys: first, for balance.

@@ -9,6 +9,7 @@
 //! causal, and on no count of threads.
 mod backward;
 mod cpu;
+mod decode;
 mod pack;
 mod product;
 mod reference;
@@ -125,13 +126,32 @@ fn check(spec: &AttentionSpec, tensors: [(&Tensor, usize, &Segments); 3]) {
     }
 }
 
+/// Calls a function of the tier's vectors.
+macro_rules! on_tier {
+    ($tier:expr, $dtype:expr, $module:ident::$function:ident, $($argument:expr),*) => {
+        // SAFETY: the tier is one that the machine has, and the vectors' element is the tensors'.
+        unsafe {
+            match ($tier, $dtype) {
+                #[cfg(target_arch = "x86_64")]
+                (Tier::Avx512Bf16, DType::Bf16) => $module::$function::<x86::Avx512Bf16>($($argument),*),
+                #[cfg(target_arch = "x86_64")]
+                (Tier::Avx512Bf16 | Tier::Avx512, _) => $module::$function::<x86::Avx512>($($argument),*),
+                #[cfg(target_arch = "x86_64")]
+                (Tier::Avx2, _) => $module::$function::<x86::Avx2>($($argument),*),
+                _ => $module::$function::<simd::Portable>($($argument),*),
+            }
+        }
+    };
+}
+
 /// `q [n, heads head_dim]`, `k`, `v` `[n, kv_heads head_dim]` -> `[n, heads head_dim]`.
 ///
 /// f64, f32 or bf16; statistics and sums in f32 (f64 for f64). Saves q, k, v, the output and the log-sum-exp
 /// `[heads, n]`. Counts `4 head_dim` operations per head and visible pair forward, `10 head_dim` backward: the scores
 /// made again, `dP`, `dV`, `dK`, `dQ`.
 pub fn attention(tape: &Tape, q: &Var, k: &Var, v: &Var, spec: &AttentionSpec, segments: &Segments) -> Var {
-    let (out, lse) = forward(q.value(), segments, k.value(), v.value(), segments, spec);
+    begin(q.value(), segments, k.value(), v.value(), segments, spec);
+    let (out, lse) = forward(q.value(), segments, k.value(), v.value(), segments, spec, &|_| true);
     if !tape.wants(&[q, k, v]) {
         return tape.record_one(&[q, k, v], out, |_| {});
     }
@@ -161,7 +181,18 @@ pub fn attend(
     k_segments: &Segments,
     spec: &AttentionSpec,
 ) -> Tensor {
-    forward(q, q_segments, k, v, k_segments, spec).0
+    begin(q, q_segments, k, v, k_segments, spec);
+    let streamed = |i: usize| q.dtype() != DType::F64 && decode::takes(q_segments.range(i).len(), spec);
+    let (streams, blocks): (Vec<_>, Vec<_>) = (0..q_segments.count()).partition(|&i| streamed(i));
+    let mut out = if blocks.iter().all(|&i| q_segments.range(i).is_empty()) {
+        Tensor::scratch(q.shape(), q.dtype(), Account::Activation)
+    } else {
+        forward(q, q_segments, k, v, k_segments, spec, &|i| !streamed(i)).0
+    };
+    if !streams.is_empty() {
+        on_tier!(tier(), DType::F32, decode::decode, q, q_segments, k, v, k_segments, spec, &mut out);
+    }
+    out
 }
 
 /// What backward needs of forward.
@@ -186,32 +217,15 @@ fn is_native(dtype: DType, spec: &AttentionSpec, tier: Tier) -> bool {
     dtype == DType::F32 || (tier == Tier::Avx512Bf16 && spec.head_dim.is_multiple_of(2))
 }
 
-/// Calls a function of the tier's vectors.
-macro_rules! on_tier {
-    ($tier:expr, $dtype:expr, $module:ident::$function:ident, $($argument:expr),*) => {
-        // SAFETY: the tier is one that the machine has, and the vectors' element is the tensors'.
-        unsafe {
-            match ($tier, $dtype) {
-                #[cfg(target_arch = "x86_64")]
-                (Tier::Avx512Bf16, DType::Bf16) => $module::$function::<x86::Avx512Bf16>($($argument),*),
-                #[cfg(target_arch = "x86_64")]
-                (Tier::Avx512Bf16 | Tier::Avx512, _) => $module::$function::<x86::Avx512>($($argument),*),
-                #[cfg(target_arch = "x86_64")]
-                (Tier::Avx2, _) => $module::$function::<x86::Avx2>($($argument),*),
-                _ => $module::$function::<simd::Portable>($($argument),*),
-            }
-        }
-    };
-}
-
-fn forward(
+/// Checks the inputs and counts the operations.
+fn begin(
     q: &Tensor,
     q_segments: &Segments,
     k: &Tensor,
     v: &Tensor,
     k_segments: &Segments,
     spec: &AttentionSpec,
-) -> (Tensor, Tensor) {
+) {
     check(
         spec,
         [(q, spec.heads, q_segments), (k, spec.kv_heads, k_segments), (v, spec.kv_heads, k_segments)],
@@ -222,6 +236,18 @@ fn forward(
         assert!(queries <= keys, "segment {i} has {queries} queries and {keys} keys");
     }
     add_flops(4 * (spec.head_dim * spec.heads) as u64 * pairs(spec, q_segments, k_segments));
+}
+
+/// Output and log-sum-exp of the segments `wanted`.
+fn forward(
+    q: &Tensor,
+    q_segments: &Segments,
+    k: &Tensor,
+    v: &Tensor,
+    k_segments: &Segments,
+    spec: &AttentionSpec,
+    wanted: &dyn Fn(usize) -> bool,
+) -> (Tensor, Tensor) {
     match (q.dtype(), tier()) {
         (DType::F64, _) => {
             let (out, lse) =
@@ -230,12 +256,12 @@ fn forward(
             (Tensor::from_slice(q.shape(), &out, Account::Activation), lse)
         }
         (dtype @ (DType::F32 | DType::Bf16), tier) if is_native(dtype, spec, tier) => {
-            on_tier!(tier, dtype, cpu::forward, q, q_segments, k, v, k_segments, spec)
+            on_tier!(tier, dtype, cpu::forward, q, q_segments, k, v, k_segments, spec, wanted)
         }
         (dtype @ DType::Bf16, tier) => {
             let [q, k, v] = [q, k, v].map(|t| to_dtype(t, DType::F32, Account::Workspace));
             let (out, lse) =
-                on_tier!(tier, DType::F32, cpu::forward, &q, q_segments, &k, &v, k_segments, spec);
+                on_tier!(tier, DType::F32, cpu::forward, &q, q_segments, &k, &v, k_segments, spec, wanted);
             (to_dtype(&out, dtype, Account::Activation), lse)
         }
         (dtype, _) => panic!("attention on {dtype}"),

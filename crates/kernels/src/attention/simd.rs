@@ -7,7 +7,7 @@
 //! `exp2(x) = 2^n (1 + f q(f))`, `n = round(x)`, `f = x - n`, `q` of degree 4: a
 //! minimax fit whose relative error is 9.2e-8, with rounding below 2e-7. It is
 //! exactly 1 at 0 and 0 at -inf; results below 2^-126 are 0 or inexact.
-use luthier_tensor::Float;
+use luthier_tensor::{DType, Float, bf16};
 
 /// `q(f)`, lowest power first.
 #[expect(clippy::approx_constant, reason = "the fit's first coefficient is near ln 2, and not it")]
@@ -50,8 +50,20 @@ pub(super) unsafe trait Simd: 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `2^x`; see the module's head.
     unsafe fn exp2(x: Self::V) -> Self::V;
-    /// `LANES` elements, widened.
-    unsafe fn widen(from: *const Self::E) -> Self::V;
+    /// `LANES` bf16, widened.
+    unsafe fn widen_bf16(from: *const bf16) -> Self::V;
+    /// `LANES` elements, bf16 or f32, widened.
+    #[inline(always)]
+    unsafe fn widen<T: Float>(from: *const T) -> Self::V {
+        // SAFETY: passed on; `T` is as wide as the type that it is read as.
+        unsafe {
+            match T::DTYPE {
+                DType::F32 => Self::load(from.cast()),
+                DType::Bf16 => Self::widen_bf16(from.cast()),
+                other => unreachable!("vectors of {other}"),
+            }
+        }
+    }
     /// One word in all lanes.
     unsafe fn word(from: *const u32) -> Self::V;
     /// `sum + a b` over words.
@@ -138,9 +150,9 @@ unsafe impl Simd for Portable {
         })
     }
     #[inline(always)]
-    unsafe fn widen(from: *const f32) -> Self::V {
-        // SAFETY: passed on.
-        unsafe { Self::load(from) }
+    unsafe fn widen_bf16(from: *const bf16) -> Self::V {
+        // SAFETY: eight bf16 by the trait's contract.
+        unsafe { from.cast::<[bf16; 8]>().read_unaligned() }.map(Float::to_f32)
     }
     #[inline(always)]
     unsafe fn word(from: *const u32) -> Self::V {

@@ -313,9 +313,60 @@ fn decoding_equals_the_rows_of_attention() {
                         Tensor::from_f64(&[q_segments.total(), width], &values, dtype, Account::Activation)
                     };
                     let out = with_tier(tier, || attend(&take(q), &q_segments, k, v, &k_segments, &spec));
-                    let error = error(&out, &take(&whole));
+                    let expected = take(&whole);
+                    let error = error(&out, &expected);
                     assert!(error < bound, "{tier} {dtype} {spec:?} {lengths:?}: {error}");
+                    for i in (0..5).filter(|&i| lengths[i] > 1) {
+                        let rows = q_segments.range(i);
+                        assert_eq!(
+                            bits(&out.narrow(rows.clone())),
+                            bits(&expected.narrow(rows)),
+                            "{tier} {dtype}"
+                        );
+                    }
                 }
+            }
+        }
+    }
+}
+
+/// Against f64, over several chunks, all numbers of heads in a group and widths in and beyond whole vectors.
+#[test]
+fn one_query_to_many_keys() {
+    for tier in supported() {
+        for (heads, kv_heads, head_dim, window) in [
+            (3, 3, 16, None),
+            (2, 1, 80, Some(700)),
+            (6, 2, 64, None),
+            (5, 1, 128, Some(513)),
+            (7, 1, 24, None),
+        ] {
+            let spec = spec(heads, kv_heads, head_dim, true, window);
+            let (keys, queries) =
+                (Segments::of_lengths([1, 1300, 0, 513]), Segments::of_lengths([1, 1, 0, 1]));
+            for (dtype, bound) in [(DType::F32, F32), (DType::Bf16, BF16)] {
+                let many = Inputs::new(&spec, &keys, dtype, 16);
+                let few = Inputs::new(&spec, &queries, dtype, 17);
+                let wide = |t: &Tensor| to_dtype(t, DType::F64, Account::Activation);
+                let ([q, ..], [_, k, v, _]) = (&few.0, &many.0);
+                let exact = attend(&wide(q), &queries, &wide(k), &wide(v), &keys, &spec);
+                let run = |threads: usize| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    with_tier(tier, || pool.install(|| attend(q, &queries, k, v, &keys, &spec)))
+                };
+                let out = run(1);
+                let error = error(&out, &exact);
+                assert!(error < bound, "{tier} {dtype} {spec:?}: {error}");
+                for threads in [2, 3] {
+                    assert_eq!(bits(&run(threads)), bits(&out));
+                }
+                // One segment alone, and beside one that goes by blocks.
+                let own = keys.range(1);
+                let [k, v] = [k, v].map(|t| t.narrow(own.clone()));
+                let alone = with_tier(tier, || {
+                    attend(&q.narrow(1..2), &Segments::one(1), &k, &v, &Segments::one(1300), &spec)
+                });
+                assert_eq!(bits(&alone), bits(&out.narrow(1..2)), "{tier} {dtype}");
             }
         }
     }

@@ -108,6 +108,14 @@ macro_rules! avx512 {
                 }
             }
             #[inline(always)]
+            unsafe fn widen_bf16(from: *const bf16) -> __m512 {
+                // SAFETY: half a vector lies there.
+                unsafe {
+                    let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
+                }
+            }
+            #[inline(always)]
             unsafe fn word(from: *const u32) -> __m512 {
                 // SAFETY: one word lies there.
                 unsafe { _mm512_castsi512_ps(_mm512_set1_epi32(from.read_unaligned().cast_signed())) }
@@ -147,11 +155,6 @@ macro_rules! avx512 {
 
 avx512! { Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma", f32, {
     #[inline(always)]
-    unsafe fn widen(from: *const f32) -> __m512 {
-        // SAFETY: a vector lies there.
-        unsafe { _mm512_loadu_ps(from) }
-    }
-    #[inline(always)]
     unsafe fn mac(sum: __m512, a: __m512, b: __m512) -> __m512 {
         // SAFETY: the tier's instructions are there.
         unsafe { _mm512_fmadd_ps(a, b, sum) }
@@ -180,14 +183,6 @@ const INTERLEAVE: [u16; 32] = {
 };
 
 avx512! { Avx512Bf16, "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma", bf16, {
-    #[inline(always)]
-    unsafe fn widen(from: *const bf16) -> __m512 {
-        // SAFETY: half a vector lies there.
-        unsafe {
-            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
-        }
-    }
     #[inline(always)]
     unsafe fn mac(sum: __m512, a: __m512, b: __m512) -> __m512 {
         // SAFETY: the tier's instructions are there; the types are of one size and any bits are values.
@@ -230,9 +225,12 @@ engine! { Avx2, "avx2,fma", __m256, f32, 8, (6, 2), splat _mm256_set1_ps, load _
         unsafe { _mm256_broadcast_ss(&from.cast::<f32>().read_unaligned()) }
     }
     #[inline(always)]
-    unsafe fn widen(from: *const f32) -> __m256 {
-        // SAFETY: a vector lies there.
-        unsafe { _mm256_loadu_ps(from) }
+    unsafe fn widen_bf16(from: *const bf16) -> __m256 {
+        // SAFETY: half a vector lies there.
+        unsafe {
+            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        }
     }
     #[inline(always)]
     unsafe fn mac(sum: __m256, a: __m256, b: __m256) -> __m256 {
