@@ -1,6 +1,6 @@
-//! Attention of one query to many keys: a stream over keys and values, each read once a group of heads.
+//! Attention of one query to many keys: a stream over keys and values, each read once, for all heads, in memory's order.
 //!
-//! Keys are taken in chunks that start at multiples of 512 in the segment, so that
+//! Keys are taken in chunks that start at multiples of 128 in the segment, so that
 //! threads share one long segment, and the chunks' results are joined in order:
 //! the same bits at any thread count.
 //!
@@ -17,8 +17,10 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Keys of a chunk: their scores of four heads fit the first-level cache beside the tile at work.
-const CHUNK: usize = 512;
+/// Keys of a chunk: enough that joining, once a chunk, costs nothing; the scores of 32 heads are 16 KiB.
+const CHUNK: usize = 128;
+/// Value rows that are read for all heads in turn, small enough for the second-level cache.
+const TILE: usize = 16;
 /// Key elements below which a second thread costs more than it brings (some 20 microseconds of work).
 const GRAIN: usize = 1 << 17;
 
@@ -27,10 +29,9 @@ pub(super) fn takes(queries: usize, spec: &AttentionSpec) -> bool {
     queries == 1 && spec.head_dim.is_multiple_of(16)
 }
 
-/// A chunk of the keys of one segment and kv head.
+/// A chunk of the keys of one segment.
 struct Chunk {
     segment: usize,
-    kv_head: usize,
     /// Rows of `k` and `v`.
     keys: Range<usize>,
 }
@@ -74,27 +75,25 @@ unsafe fn over<S: Simd, T: Float>(
         let seen = visible(spec, keys.len() - 1, keys.len());
         for first in (seen.start / CHUNK * CHUNK..seen.end).step_by(CHUNK) {
             let (from, to) = (first.max(seen.start), (first + CHUNK).min(seen.end));
-            let rows = keys.start + from..keys.start + to;
-            chunks.extend((0..spec.kv_heads).map(|kv_head| Chunk { segment, kv_head, keys: rows.clone() }));
+            chunks.push(Chunk { segment, keys: keys.start + from..keys.start + to });
         }
     }
-    let group = spec.heads / spec.kv_heads;
     let width = spec.head_dim + 2;
-    let mut partial = Tensor::scratch(&[chunks.len(), group, width], DType::F32, Account::Workspace);
+    let mut partial = Tensor::scratch(&[chunks.len(), spec.heads, width], DType::F32, Account::Workspace);
     let shared = Shared::new(partial.slice_mut::<f32>());
     let (q_rows, k_rows, v_rows) = (q.slice::<T>(), k.slice::<T>(), v.slice::<T>());
-    let work = chunks.iter().map(|c| c.keys.len()).sum::<usize>() * spec.head_dim;
+    let work = chunks.iter().map(|c| c.keys.len()).sum::<usize>() * spec.kv_heads * spec.head_dim;
     let next = AtomicUsize::new(0);
     workers(if work < GRAIN { 1 } else { chunks.len() }, || {
-        with_scratch(group * (CHUNK + spec.head_dim), |mut scratch| {
-            let queries = scratch.take(group * spec.head_dim);
-            let scores = scratch.take(group * CHUNK);
+        with_scratch(spec.heads * (CHUNK + spec.head_dim), |mut scratch| {
+            let queries = scratch.take(spec.heads * spec.head_dim);
+            let scores = scratch.take(spec.heads * CHUNK);
             loop {
                 let i = next.fetch_add(1, Relaxed);
                 let Some(chunk) = chunks.get(i) else { break };
                 let row = q_segments.range(chunk.segment).start;
-                let place = (row * spec.heads + chunk.kv_head * group) * spec.head_dim;
-                let at = (chunk.keys.start * spec.kv_heads + chunk.kv_head) * spec.head_dim;
+                let place = row * spec.heads * spec.head_dim;
+                let at = chunk.keys.start * spec.kv_heads * spec.head_dim;
                 // SAFETY: the caller's word; the chunk's rows are in the tensors, and each chunk has its own partial.
                 unsafe {
                     S::call(Stream {
@@ -105,7 +104,7 @@ unsafe fn over<S: Simd, T: Float>(
                         keys: chunk.keys.len(),
                         queries,
                         scores,
-                        to: shared.at(i * group * width),
+                        to: shared.at(i * spec.heads * width),
                         element: PhantomData::<T>,
                     });
                 }
@@ -123,21 +122,19 @@ fn join<T: Float>(
     spec: &AttentionSpec,
     out: &mut [T],
 ) {
-    let (d, group) = (spec.head_dim, spec.heads / spec.kv_heads);
-    let part = |i: usize, head: usize| &partial[(i * group + head) * (d + 2)..][..d + 2];
+    let d = spec.head_dim;
+    let part = |i: usize, head: usize| &partial[(i * spec.heads + head) * (d + 2)..][..d + 2];
     let mut sum = vec![0f32; d];
     let mut first = 0;
     while first < chunks.len() {
         let segment = chunks[first].segment;
         let end = first + chunks[first..].iter().take_while(|c| c.segment == segment).count();
         for head in 0..spec.heads {
-            let (kv_head, head_in_group) = (head / group, head % group);
-            let own = (first + kv_head..end).step_by(spec.kv_heads);
-            let top = own.clone().map(|i| part(i, head_in_group)[d]).fold(f32::MIN, f32::max);
+            let top = (first..end).map(|i| part(i, head)[d]).fold(f32::MIN, f32::max);
             let mut norm = 0.0;
             sum.fill(0.0);
-            for i in own {
-                let part = part(i, head_in_group);
+            for i in first..end {
+                let part = part(i, head);
                 let factor = (part[d] - top).exp2();
                 norm += factor * part[d + 1];
                 sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += factor * x);
@@ -149,25 +146,25 @@ fn join<T: Float>(
     }
 }
 
-/// One chunk for all heads of a group.
+/// One chunk for all heads.
 struct Stream<'a, T> {
     spec: &'a AttentionSpec,
-    /// `[group, head_dim]`.
+    /// `[heads, head_dim]`.
     q: *const T,
     /// Rows `kv_heads head_dim` apart.
     k: *const T,
     v: *const T,
     keys: usize,
-    /// `[group, head_dim]`: the queries times `c`.
+    /// `[heads, head_dim]`: the query times `c`.
     queries: *mut f32,
-    /// `[group, CHUNK]`.
+    /// `[heads, CHUNK]`.
     scores: *mut f32,
-    /// `[group, head_dim + 2]`: `o`, `m`, `l`.
+    /// `[heads, head_dim + 2]`: `o`, `m`, `l`.
     to: *mut f32,
     element: PhantomData<T>,
 }
 
-/// Calls `$f::<S, T, G>` with as many heads as are left, up to four.
+/// Calls `$f::<S, T, G>` with as many heads as are left, up to four; says how many.
 macro_rules! by_heads {
     ($left:expr, $f:ident($($argument:expr),*)) => {
         match $left {
@@ -187,38 +184,37 @@ impl<T: Float> Kernel for Stream<'_, T> {
         // SAFETY: the ranges are those of the fields.
         unsafe {
             let c = S::splat(self.spec.scale as f32 * std::f32::consts::LOG2_E);
-            for i in (0..group * d).step_by(S::LANES) {
+            for i in (0..heads * d).step_by(S::LANES) {
                 S::store(self.queries.add(i), S::mul(S::widen(self.q.add(i)), c));
             }
             for key in (0..self.keys).step_by(S::LANES) {
                 let count = S::LANES.min(self.keys - key);
-                let mut head = 0;
-                while head < group {
-                    let (q, to) = (self.queries.add(head * d), self.scores.add(head * CHUNK + key));
-                    head += by_heads!(group - head, score(q, self.k.add(key * stride), stride, count, d, to));
+                for kv_head in 0..kv_heads {
+                    let k = self.k.add(key * stride + kv_head * d);
+                    let (mut head, end) = (kv_head * group, (kv_head + 1) * group);
+                    while head < end {
+                        let (q, to) = (self.queries.add(head * d), self.scores.add(head * CHUNK + key));
+                        head += by_heads!(end - head, score(q, k, stride, count, d, to));
+                    }
                 }
             }
-            for head in 0..group {
+            for head in 0..heads {
                 let (top, norm) = soften::<S>(self.scores.add(head * CHUNK), self.keys);
-                let to = self.to.add(head * (d + 2) + d);
-                *to = top;
-                *to.add(1) = norm;
+                let to = self.to.add(head * (d + 2));
+                std::ptr::write_bytes(to, 0, d);
+                *to.add(d) = top;
+                *to.add(d + 1) = norm;
             }
-            let mut column = 0;
-            while column < d {
-                let mut head = 0;
-                // Wider or narrower by whole vectors: four at once where they are left.
-                let wide = d - column >= 4 * S::LANES;
-                while head < group {
-                    let (p, to) = (self.scores.add(head * CHUNK), self.to.add(head * (d + 2) + column));
-                    let v = self.v.add(column);
-                    head += if wide {
-                        by_heads!(group - head, gather_wide(p, v, stride, self.keys, d, to))
-                    } else {
-                        by_heads!(group - head, gather_narrow(p, v, stride, self.keys, d, to))
-                    };
+            for key in (0..self.keys).step_by(TILE) {
+                let count = TILE.min(self.keys - key);
+                for kv_head in 0..kv_heads {
+                    let v = self.v.add(key * stride + kv_head * d);
+                    let (mut head, end) = (kv_head * group, (kv_head + 1) * group);
+                    while head < end {
+                        let (p, to) = (self.scores.add(head * CHUNK + key), self.to.add(head * (d + 2)));
+                        head += by_heads!(end - head, gather(p, v, stride, count, d, to));
+                    }
                 }
-                column += if wide { 4 * S::LANES } else { S::LANES };
             }
         }
     }
@@ -293,42 +289,67 @@ unsafe fn soften<S: Simd>(scores: *mut f32, count: usize) -> (f32, f32) {
     }
 }
 
-macro_rules! gather {
-    ($name:ident, $columns:literal) => {
-        /// Weighted sum of value rows for `G` heads over vectors of columns.
-        ///
-        /// # Safety
-        /// The rows, weights and outputs must be there.
-        #[inline(always)]
-        unsafe fn $name<S: Simd, T: Float, const G: usize>(
-            p: *const f32,
-            v: *const T,
-            stride: usize,
-            keys: usize,
-            d: usize,
-            to: *mut f32,
-        ) {
-            // SAFETY: the caller's word.
-            unsafe {
-                let mut sums = [[S::splat(0.0); $columns]; G];
-                for key in 0..keys {
-                    let v = v.add(key * stride);
-                    let values: [S::V; $columns] = std::array::from_fn(|i| S::widen(v.add(i * S::LANES)));
-                    for (head, sums) in sums.iter_mut().enumerate() {
-                        let p = S::splat(*p.add(head * CHUNK + key));
-                        for (sum, &value) in sums.iter_mut().zip(&values) {
-                            *sum = S::fma(p, value, *sum);
-                        }
-                    }
-                }
-                for (head, sums) in sums.iter().enumerate() {
-                    for (i, &sum) in sums.iter().enumerate() {
-                        S::store(to.add(head * (d + 2) + i * S::LANES), sum);
-                    }
+/// Adds weighted value rows to the sums of `G` heads.
+///
+/// # Safety
+/// The rows, weights and sums must be there.
+#[inline(always)]
+unsafe fn gather<S: Simd, T: Float, const G: usize>(
+    p: *const f32,
+    v: *const T,
+    stride: usize,
+    keys: usize,
+    d: usize,
+    to: *mut f32,
+) {
+    let mut column = 0;
+    while column < d {
+        // SAFETY: the caller's word; columns are left for as many vectors.
+        unsafe {
+            let (v, to) = (v.add(column), to.add(column));
+            if d - column >= 4 * S::LANES {
+                columns::<S, T, G, 4>(p, v, stride, keys, d, to);
+                column += 4 * S::LANES;
+            } else {
+                columns::<S, T, G, 1>(p, v, stride, keys, d, to);
+                column += S::LANES;
+            }
+        }
+    }
+}
+
+/// [`gather`] over `C` vectors of columns.
+///
+/// # Safety
+/// As [`gather`].
+#[inline(always)]
+unsafe fn columns<S: Simd, T: Float, const G: usize, const C: usize>(
+    p: *const f32,
+    v: *const T,
+    stride: usize,
+    keys: usize,
+    d: usize,
+    to: *mut f32,
+) {
+    // SAFETY: the caller's word.
+    unsafe {
+        let at = |head: usize, i: usize| to.add(head * (d + 2) + i * S::LANES);
+        let mut sums: [[S::V; C]; G] =
+            std::array::from_fn(|head| std::array::from_fn(|i| S::load(at(head, i))));
+        for key in 0..keys {
+            let v = v.add(key * stride);
+            let values: [S::V; C] = std::array::from_fn(|i| S::widen(v.add(i * S::LANES)));
+            for (head, sums) in sums.iter_mut().enumerate() {
+                let p = S::splat(*p.add(head * CHUNK + key));
+                for (sum, &value) in sums.iter_mut().zip(&values) {
+                    *sum = S::fma(p, value, *sum);
                 }
             }
         }
-    };
+        for (head, sums) in sums.iter().enumerate() {
+            for (i, &sum) in sums.iter().enumerate() {
+                S::store(at(head, i), sum);
+            }
+        }
+    }
 }
-gather!(gather_wide, 4);
-gather!(gather_narrow, 1);
