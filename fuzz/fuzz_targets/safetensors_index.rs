@@ -5,7 +5,7 @@ use luthier_storage::safetensors::Index;
 libfuzzer_sys::fuzz_target!(|json: &[u8]| {
     if let Ok(index) = Index::parse(json) {
         for shard in index.shards().keys() {
-            assert!(!shard.contains("..") && !shard.contains('/') && !shard.contains('\\'), "{shard}");
+            assert!(*shard != ".." && !shard.contains('/') && !shard.contains('\\'), "{shard}");
         }
     }
 });
