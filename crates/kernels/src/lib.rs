@@ -14,6 +14,7 @@ pub mod embedding;
 pub mod gated_mlp;
 #[cfg(test)]
 mod gradient_check;
+pub mod head_loss;
 pub mod isa;
 pub mod linear;
 pub mod matmul;

@@ -18,7 +18,7 @@ fn equals_f64_on_every_tier() {
         let tokens = (0..n as u32).map(|i| i * i % vocab as u32).collect::<Arc<[u32]>>();
         // The gradients' seeds are rounded to the activations' type on one side only: half an ulp of each of the at most
         // n terms of a row; its sums in f32 are far more exact in bf16 and of the same order in f32.
-        against_f64(&[normal(&[vocab, d], DType::F64, 1)], 8.0 + 4.0 * n as f64, |tape, v| {
+        against_f64(&[normal(&[vocab, d], DType::F64, 1)], 8.0 + 4.0 * f64::from(n), |tape, v| {
             let dtype = v[0].value().dtype();
             vec![embedding(tape, &Weight::Trained(v[0].clone()), &tokens, dtype)]
         });
