@@ -5,9 +5,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use luthier_kernels::linear::Base;
 use luthier_tensor::{Account, Tensor};
 
 use crate::Error;
+use crate::base::StoreAs;
 use crate::encoding::Encoding;
 use crate::gguf::{Gguf, Metadata, Value};
 use crate::mmap::{Access, FileBytes};
@@ -206,6 +208,11 @@ impl Checkpoint {
     /// A tensor in its own type, in the base's account; see [`Stored::to_tensor`].
     pub fn read(&self, name: &str) -> Result<Tensor, Error> {
         self.stored(name)?.to_tensor(Account::Base)
+    }
+
+    /// A matrix as a frozen linear map; see [`Stored::to_base`].
+    pub fn as_base(&self, name: &str, how: StoreAs) -> Result<Arc<dyn Base>, Error> {
+        self.stored(name)?.to_base(how)
     }
 
     /// A metadata value of a GGUF, or an error that says what is there instead.

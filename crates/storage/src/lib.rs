@@ -3,6 +3,8 @@
 //! - [`Checkpoint`] opens a folder of safetensors (single or sharded) or a GGUF, maps it, and gives [`Stored`] tensors.
 //! - [`Stored`] becomes a `Tensor` (in place where type and alignment allow), or is reordered
 //!   ([`Stored::unpermute_rope`]).
+//! - [`Stored::to_base`] makes the frozen linear map that layers multiply with: plain numbers in place, or [`BlockBase`],
+//!   which multiplies with quantised blocks without decoding the weight as a whole.
 //! - [`safetensors`] and [`gguf`] read and check headers, and write files tensor by tensor ([`write_safetensors`],
 //!   [`write_gguf`]): the model is never in memory as a whole, and `path` holds the old file or the new one.
 //! - [`blocks`] is the arithmetic of ggml's Q8_0, Q4_0 and Q4_1.
@@ -14,6 +16,7 @@
 //! What the operating system leaves open: a mapped file that another program cuts short ends this one (SIGBUS).
 //! [`Access::Copied`] is the way to read files that others may write.
 
+mod base;
 pub mod blocks;
 mod checkpoint;
 mod durable;
@@ -28,6 +31,7 @@ mod stored;
 
 use std::collections::BTreeMap;
 
+pub use base::{BlockBase, StoreAs};
 pub use checkpoint::Checkpoint;
 pub use encoding::{BLOCK, Encoding, SizeFault};
 pub use error::Error;

@@ -15,8 +15,8 @@ use crate::mmap::FileBytes;
 // The files are little endian and used in place: on another machine the bytes would have to be turned.
 const _: () = assert!(cfg!(target_endian = "little"), "the target must be little endian");
 
-/// Elements that one task converts.
-const CONVERTED_AT_ONCE: usize = 1 << 16;
+/// Elements that one task converts: a multiple of every block.
+const CONVERTED_AT_ONCE: usize = 1 << 14;
 
 /// A tensor as a file holds it. Cloning shares the bytes.
 #[derive(Clone, Debug)]
@@ -90,23 +90,12 @@ impl Stored {
         if !self.encoding.is_weight() {
             return Err(self.not_a_weight());
         }
-        let mut out = Tensor::scratch(&self.shape, dtype, account);
-        match dtype {
-            DType::F32 => self.convert(out.slice_mut::<f32>(), blocks::decode_f32),
-            DType::Bf16 => self.convert(out.slice_mut::<bf16>(), blocks::decode_bf16),
-            DType::F16 => self.convert(out.slice_mut::<f16>(), through_f32(f16::from_f32)),
-            DType::F64 => self.convert(out.slice_mut::<f64>(), through_f32(f64::from)),
-            DType::U8 | DType::U32 => return Err(self.not_a_weight()),
+        if !dtype.is_float() {
+            return Err(self.not_a_weight());
         }
+        let mut out = Tensor::scratch(&self.shape, dtype, account);
+        decode_into(self.encoding, self.bytes(), &mut out);
         Ok(out)
-    }
-
-    fn convert<T: Send>(&self, out: &mut [T], decode: impl Fn(Encoding, &[u8], &mut [T]) + Sync) {
-        let (block, unit) = self.encoding.unit();
-        let piece = CONVERTED_AT_ONCE; // a multiple of every block
-        out.par_chunks_mut(piece)
-            .zip(self.bytes().par_chunks(piece / block * unit))
-            .for_each(|(out, bytes)| decode(self.encoding, bytes, out));
     }
 
     /// The bytes as a tensor, without copying where they are aligned.
@@ -127,6 +116,29 @@ impl Stored {
             encoding: self.encoding,
         }
     }
+}
+
+/// Decodes stored elements of a weight encoding into a float tensor of as many elements, on all threads.
+pub(crate) fn decode_into(encoding: Encoding, bytes: &[u8], out: &mut Tensor) {
+    match out.dtype() {
+        DType::F32 => convert(encoding, bytes, out.slice_mut::<f32>(), blocks::decode_f32),
+        DType::Bf16 => convert(encoding, bytes, out.slice_mut::<bf16>(), blocks::decode_bf16),
+        DType::F16 => convert(encoding, bytes, out.slice_mut::<f16>(), through_f32(f16::from_f32)),
+        DType::F64 => convert(encoding, bytes, out.slice_mut::<f64>(), through_f32(f64::from)),
+        other => panic!("a weight decoded to {other}"),
+    }
+}
+
+fn convert<T: Send>(
+    encoding: Encoding,
+    bytes: &[u8],
+    out: &mut [T],
+    decode: impl Fn(Encoding, &[u8], &mut [T]) + Sync,
+) {
+    let (block, unit) = encoding.unit();
+    out.par_chunks_mut(CONVERTED_AT_ONCE)
+        .zip(bytes.par_chunks(CONVERTED_AT_ONCE / block * unit))
+        .for_each(|(out, bytes)| decode(encoding, bytes, out));
 }
 
 /// A decoder to a type that is rarely asked for, by way of f32.
