@@ -167,7 +167,6 @@ fn dot<const N: usize>(row: &[u8], x: &[f32], sums: &[f32], read: impl Fn(&[u8; 
 }
 
 /// Runs `work` compiled for the instruction set of the kernels' tier. No result depends on it.
-#[expect(clippy::inline_always, reason = "`work` must end up inside the function with the instruction set")]
 #[inline(always)]
 fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]

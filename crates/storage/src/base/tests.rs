@@ -110,14 +110,11 @@ fn a_single_row_has_the_same_bits_on_every_tier() {
         let base = BlockBase::new(&matrix(encoding, 70, 192, 5)).unwrap();
         let x = activations(1, 192, DType::F32, 6);
         let mut results = Vec::new();
-        for tier in isa::Tier::ALL {
-            if isa::force(Some(tier)).is_ok() {
-                let mut y = Tensor::zeros(&[1, 70], DType::F32, Account::Workspace);
-                base.forward_into(&x, &mut y, false);
-                results.push(y.slice::<f32>().to_vec());
-            }
-        }
-        isa::force(None).unwrap();
+        isa::on_each_tier(|_| {
+            let mut y = Tensor::zeros(&[1, 70], DType::F32, Account::Workspace);
+            base.forward_into(&x, &mut y, false);
+            results.push(y.slice::<f32>().to_vec());
+        });
         assert!(!results.is_empty() && results.iter().all(|r| r == &results[0]), "{encoding}");
     }
 }
