@@ -14,6 +14,17 @@ pub(super) enum Kind {
     F64,
 }
 
+impl Kind {
+    /// Bytes of an element.
+    pub(super) fn size(self) -> usize {
+        match self {
+            Kind::F32 => 4,
+            Kind::Bf16 | Kind::F16 => 2,
+            Kind::F64 => 8,
+        }
+    }
+}
+
 /// An operand of the product seen along its outer axis (rows of A, columns of B) and k.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source {
@@ -36,11 +47,7 @@ impl Source {
     /// # Safety
     /// The element must lie inside the operand, or one past it.
     pub(super) unsafe fn at(&self, i: usize, k: usize) -> *const u8 {
-        let bytes = match self.kind {
-            Kind::F32 => 4,
-            Kind::Bf16 | Kind::F16 => 2,
-            Kind::F64 => 8,
-        };
+        let bytes = self.kind.size();
         // SAFETY: the caller keeps (i, k) inside the operand.
         unsafe { self.ptr.add((i * self.outer + k * self.along_k) * bytes) }
     }
