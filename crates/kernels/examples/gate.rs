@@ -43,7 +43,8 @@ struct Model {
 /// Normal numbers of standard deviation 0.02 (or 1).
 fn normal(shape: &[usize], dtype: DType, scale: f64, seed: u64, account: Account) -> Tensor {
     let key = Key::new(seed, Stream::Init);
-    let values: Vec<f64> = (0..shape.iter().product::<usize>()).map(|i| scale * key.normal(0, i as u64)).collect();
+    let values: Vec<f64> =
+        (0..shape.iter().product::<usize>()).map(|i| scale * key.normal(0, i as u64)).collect();
     Tensor::from_f64(shape, &values, dtype, account)
 }
 
@@ -78,8 +79,10 @@ fn build(dtype: DType) -> Model {
             lora: [("q", q), ("v", kv)]
                 .iter()
                 .map(|(name, d_out)| {
-                    let a = Param::new(format!("{name}.A"), draw(&[RANK, D_MODEL], DType::F32, Account::Adapter));
-                    let b = Param::new(format!("{name}.B"), draw(&[*d_out, RANK], DType::F32, Account::Adapter));
+                    let a =
+                        Param::new(format!("{name}.A"), draw(&[RANK, D_MODEL], DType::F32, Account::Adapter));
+                    let b =
+                        Param::new(format!("{name}.B"), draw(&[*d_out, RANK], DType::F32, Account::Adapter));
                     (*name, [a, b])
                 })
                 .collect(),
@@ -177,7 +180,12 @@ fn processor_ms() -> f64 {
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_else(|| "bf16".into());
     let dtype = if name == "f32" { DType::F32 } else { DType::Bf16 };
-    rayon::ThreadPoolBuilder::new().num_threads(2).build_global().expect("the first pool of the process");
+    // Inside the pool: a product called from another thread sleeps until the pool has woken and finished.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
+    pool.install(|| measure(&name, dtype));
+}
+
+fn measure(name: &str, dtype: DType) {
     let model = build(dtype);
     let mut gradients = BTreeMap::new();
     luthier_tensor::trim();

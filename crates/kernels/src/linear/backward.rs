@@ -5,9 +5,9 @@
 //! dW = dy^T x    db = 1^T dy    dB = dy^T u    dA = du^T dropout(x)
 //! ```
 
-use super::{Base, Delta, Weight, dropped};
+use super::{Base, Delta, Weight, multiply_sum};
 use crate::dropout::Dropout;
-use crate::matmul::{MatMut, MatRef, Options, gemm};
+use crate::matmul::{Compute, MatMut, MatRef, Options, Product, RightOperand, gemm};
 use luthier_tensor::{Account, Backward, DType, Tensor, Var};
 use std::sync::Arc;
 
@@ -121,13 +121,13 @@ impl Saved {
             })
             .collect();
         if b.needs(0) {
+            let updates =
+                self.deltas.iter().zip(&du).filter_map(|(d, du)| Some((d.low_rank.as_ref()?, du.as_ref()?)));
+            let (dropped, plain): (Vec<_>, Vec<_>) = updates.partition(|(l, _)| l.dropout.is_some());
+            let also: Vec<Product<'_>> = plain.iter().map(|(l, du)| l.input_grad(du)).collect();
             b.accumulate(0, &self.x_shape, self.x_dtype, Account::Activation, |dx, accumulate| {
-                self.weight.input_grad(&dy, dx, accumulate);
-                for (delta, du) in self.deltas.iter().zip(&du) {
-                    if let (Some(low_rank), Some(du)) = (&delta.low_rank, du) {
-                        low_rank.input_grad(du, dx);
-                    }
-                }
+                self.weight.input_grad(&dy, dx, accumulate, &also);
+                dropped.iter().for_each(|(l, du)| l.dropped_input_grad(du, dx));
             });
         }
         if let (Some(at), SavedWeight::Trained(_, shape, dtype), Some(x)) = (weight, &self.weight, &x) {
@@ -160,8 +160,8 @@ fn product(
     }
     // An f32 left factor (du) of a bf16 right one is rounded like an activation's gradient.
     let compute = match right.dtype() {
-        DType::Bf16 => crate::matmul::Compute::Bf16,
-        _ => crate::matmul::Compute::Auto,
+        DType::Bf16 => Compute::Bf16,
+        _ => Compute::Auto,
     };
     b.accumulate(at, shape, dtype.accumulator(), Account::Gradient, |sum, accumulate| {
         let options = Options { accumulate, compute, ..Options::default() };
@@ -181,13 +181,14 @@ fn bias_grad(b: &mut Backward<'_>, at: usize, bias: &Bias, dy: &Tensor) {
 }
 
 impl SavedWeight {
-    fn input_grad(&self, dy: &Tensor, dx: &mut Tensor, accumulate: bool) {
+    /// `dx (+)= dy W + also`.
+    fn input_grad(&self, dy: &Tensor, dx: &mut Tensor, accumulate: bool, also: &[Product<'_>]) {
         match self {
-            SavedWeight::Frozen(base) => base.input_grad_into(dy, dx, accumulate),
+            SavedWeight::Frozen(base) => base.input_grad_sum(dy, dx, accumulate, also),
             SavedWeight::Trained(w, ..) => {
                 let w = w.as_ref().expect("saved where x needs a gradient");
-                let options = Options { accumulate, ..Options::default() };
-                gemm(MatMut::of(dx), MatRef::of(dy), MatRef::of(w), options);
+                let b = RightOperand::View(MatRef::of(w));
+                multiply_sum(dx, Product { a: MatRef::of(dy), b }, accumulate, also);
             }
         }
     }
@@ -203,19 +204,17 @@ impl SavedLowRank {
         du
     }
 
+    /// `du A`, to be added to dx.
+    fn input_grad<'a>(&'a self, du: &'a Tensor) -> Product<'a> {
+        Product { a: MatRef::of(du), b: RightOperand::View(MatRef::of(&self.a)) }
+    }
+
     /// `dx += mask(du A)`.
-    fn input_grad(&self, du: &Tensor, dx: &mut Tensor) {
-        match &self.dropout {
-            None => {
-                let options = Options { accumulate: true, ..Options::default() };
-                gemm(MatMut::of(dx), MatRef::of(du), MatRef::of(&self.a), options);
-            }
-            Some(dropout) => {
-                let mut through = Tensor::scratch(dx.shape(), du.dtype(), Account::Workspace);
-                gemm(MatMut::of(&mut through), MatRef::of(du), MatRef::of(&self.a), Options::default());
-                dropped::add(dx, &through, dropout);
-            }
-        }
+    fn dropped_input_grad(&self, du: &Tensor, dx: &mut Tensor) {
+        let Some(dropout) = &self.dropout else { return };
+        let mut through = Tensor::scratch(dx.shape(), du.dtype(), Account::Workspace);
+        gemm(MatMut::of(&mut through), MatRef::of(du), MatRef::of(&self.a), Options::default());
+        dropout.add_to(dx, &through);
     }
 
     fn factor_grads(
@@ -228,7 +227,7 @@ impl SavedLowRank {
         x: Option<&Tensor>,
     ) {
         if let (Some(du), Some(x), true) = (du, x, b.needs(a_at)) {
-            let dropped = self.dropout.as_ref().map(|d| dropped::apply(x, d));
+            let dropped = self.dropout.as_ref().map(|d| d.apply(x));
             product(b, a_at, (self.a.shape(), self.a.dtype()), du, dropped.as_ref().unwrap_or(x));
         }
         if let Some(u) = &self.u {

@@ -1,7 +1,7 @@
 //! A frozen weight stored as plain numbers.
 
-use super::Base;
-use crate::matmul::{Compute, MatMut, MatRef, Options, PackedB, gemm, gemm_packed};
+use super::{Base, multiply_sum};
+use crate::matmul::{Compute, MatRef, PackedB, Product, RightOperand};
 use luthier_tensor::{Account, DType, Float, Tensor, bf16, f16, to_dtype};
 
 /// Which products have their panels packed ahead, in bf16, beside the weight itself.
@@ -48,14 +48,11 @@ impl DenseBase {
     }
 }
 
-/// `C (+)= A B`, from panels where they fit A's type.
-fn multiply(c: &mut Tensor, a: &Tensor, b: MatRef<'_>, panels: Option<&PackedB>, accumulate: bool) {
-    let options = Options { accumulate, ..Options::default() };
+/// B from panels where they fit A's type.
+fn right<'a>(a: &Tensor, b: MatRef<'a>, panels: Option<&'a PackedB>) -> RightOperand<'a> {
     match panels {
-        Some(panels) if a.dtype() == DType::Bf16 => {
-            gemm_packed(MatMut::of(c), MatRef::of(a), panels, options);
-        }
-        _ => gemm(MatMut::of(c), MatRef::of(a), b, options),
+        Some(panels) if a.dtype() == DType::Bf16 => RightOperand::Packed(panels),
+        _ => RightOperand::View(b),
     }
 }
 
@@ -74,11 +71,22 @@ impl Base for DenseBase {
     }
 
     fn forward_into(&self, x: &Tensor, y: &mut Tensor, accumulate: bool) {
-        multiply(y, x, MatRef::of(&self.weight).t(), self.forward.as_ref(), accumulate);
+        let b = right(x, MatRef::of(&self.weight).t(), self.forward.as_ref());
+        multiply_sum(y, Product { a: MatRef::of(x), b }, accumulate, &[]);
     }
 
     fn input_grad_into(&self, dy: &Tensor, dx: &mut Tensor, accumulate: bool) {
-        multiply(dx, dy, MatRef::of(&self.weight), self.backward.as_ref(), accumulate);
+        self.input_grad_sum(dy, dx, accumulate, &[]);
+    }
+
+    fn forward_sum(&self, x: &Tensor, y: &mut Tensor, also: &[Product<'_>]) {
+        let b = right(x, MatRef::of(&self.weight).t(), self.forward.as_ref());
+        multiply_sum(y, Product { a: MatRef::of(x), b }, false, also);
+    }
+
+    fn input_grad_sum(&self, dy: &Tensor, dx: &mut Tensor, accumulate: bool, also: &[Product<'_>]) {
+        let b = right(dy, MatRef::of(&self.weight), self.backward.as_ref());
+        multiply_sum(dx, Product { a: MatRef::of(dy), b }, accumulate, also);
     }
 
     fn rows_into(&self, rows: &[u32], out: &mut Tensor) {

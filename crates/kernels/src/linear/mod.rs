@@ -5,7 +5,6 @@
 //! the engine can fuse it.
 mod backward;
 mod dense;
-mod dropped;
 pub mod reference;
 #[cfg(test)]
 mod tests;
@@ -13,7 +12,7 @@ mod tests;
 pub use dense::{DenseBase, Panels};
 
 use crate::dropout::Dropout;
-use crate::matmul::{Compute, MatMut, MatRef, Options, Product, RightOperand, gemm, gemm_sum};
+use crate::matmul::{Compute, MAX_PRODUCTS, MatMut, MatRef, Options, Product, RightOperand, gemm, gemm_sum};
 use luthier_tensor::{Account, DType, Tape, Tensor, Var};
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +31,17 @@ pub trait Base: Send + Sync + fmt::Debug {
     fn forward_into(&self, x: &Tensor, y: &mut Tensor, accumulate: bool);
     /// `dx [n, d_in] (+)= dy [n, d_out] W`.
     fn input_grad_into(&self, dy: &Tensor, dx: &mut Tensor, accumulate: bool);
+    /// [`forward_into`](Self::forward_into) with further products added: a storage that multiplies by [`gemm_sum`] writes
+    /// `y` once.
+    fn forward_sum(&self, x: &Tensor, y: &mut Tensor, also: &[Product<'_>]) {
+        self.forward_into(x, y, false);
+        add_products(y, also);
+    }
+    /// [`input_grad_into`](Self::input_grad_into) with further products added.
+    fn input_grad_sum(&self, dy: &Tensor, dx: &mut Tensor, accumulate: bool, also: &[Product<'_>]) {
+        self.input_grad_into(dy, dx, accumulate);
+        add_products(dx, also);
+    }
     /// `out [rows.len(), d_in] = W[rows]`, in `out`'s type: an embedding lookup. Every row is below `d_out`.
     fn rows_into(&self, rows: &[u32], out: &mut Tensor);
     /// `W`, decoded into a new tensor (a dense base of that type shares its own).
@@ -105,15 +115,25 @@ pub fn linear(tape: &Tape, x: &Var, weight: &Weight, bias: Option<&Var>, deltas:
     let mut shape = input.shape().to_vec();
     *shape.last_mut().expect("an input has a last axis") = weight.d_out();
     let mut y = Tensor::scratch(&shape, input.dtype(), Account::Activation);
-    match weight {
-        Weight::Frozen(base) => base.forward_into(input, &mut y, false),
-        Weight::Trained(w) => {
-            gemm(MatMut::of(&mut y), MatRef::of(input), MatRef::of(w.value()).t(), Options::default());
-        }
-    }
     let middles: Vec<Option<Tensor>> =
         deltas.iter().map(|d| d.low_rank.as_ref().map(|l| middle(input, l))).collect();
-    add_deltas(&mut y, bias, deltas, &middles);
+    let low_ranks: Vec<Product<'_>> = deltas
+        .iter()
+        .zip(&middles)
+        .filter_map(|(delta, u)| {
+            let b = MatRef::of(delta.low_rank.as_ref()?.b.value()).t();
+            Some(Product { a: MatRef::of(u.as_ref()?), b: RightOperand::View(b) })
+        })
+        .collect();
+    match weight {
+        Weight::Frozen(base) => base.forward_sum(input, &mut y, &low_ranks),
+        Weight::Trained(w) => {
+            let b = RightOperand::View(MatRef::of(w.value()).t());
+            multiply_sum(&mut y, Product { a: MatRef::of(input), b }, false, &low_ranks);
+        }
+    }
+    drop(low_ranks);
+    add_biases(&mut y, bias, deltas);
 
     let mut parents = vec![x];
     parents.extend(match weight {
@@ -133,34 +153,47 @@ pub fn linear(tape: &Tape, x: &Var, weight: &Weight, bias: Option<&Var>, deltas:
 fn middle(x: &Tensor, low_rank: &LowRank) -> Tensor {
     let a = low_rank.a.value();
     let mut u = Tensor::scratch(&[x.rows(), a.dim(0)], x.dtype().accumulator(), Account::Activation);
-    let dropped = low_rank.dropout.as_ref().map(|d| dropped::apply(x, d));
+    let dropped = low_rank.dropout.as_ref().map(|d| d.apply(x));
     let options = Options { alpha: low_rank.scale, ..Options::default() };
     gemm(MatMut::of(&mut u), MatRef::of(dropped.as_ref().unwrap_or(x)), MatRef::of(a).t(), options);
     u
 }
 
-/// Adds biases (as products with a column of ones) and low-rank updates, four at a time, each time rounding once.
-fn add_deltas(y: &mut Tensor, bias: Option<&Var>, deltas: &[Delta], middles: &[Option<Tensor>]) {
+/// `C (+)= first + also`, in the precision of `first`, written once where the terms fit one sum.
+fn multiply_sum(c: &mut Tensor, first: Product<'_>, accumulate: bool, also: &[Product<'_>]) {
+    let compute = if c.dtype() == DType::Bf16 { Compute::Bf16 } else { Compute::Auto };
+    let (with, rest) = also.split_at(also.len().min(MAX_PRODUCTS - 1));
+    let mut products = vec![first];
+    products.extend_from_slice(with);
+    gemm_sum(MatMut::of(c), &products, Options { accumulate, compute, ..Options::default() });
+    add_products(c, rest);
+}
+
+/// `C += products`.
+fn add_products(c: &mut Tensor, products: &[Product<'_>]) {
+    let compute = if c.dtype() == DType::Bf16 { Compute::Bf16 } else { Compute::Auto };
+    for some in products.chunks(MAX_PRODUCTS) {
+        gemm_sum(MatMut::of(c), some, Options { accumulate: true, compute, ..Options::default() });
+    }
+}
+
+/// Adds biases: products of a column of ones, in f32, since a bias may be larger than what it is added to.
+fn add_biases(y: &mut Tensor, bias: Option<&Var>, deltas: &[Delta]) {
     let biases: Vec<&Var> = bias.into_iter().chain(deltas.iter().filter_map(|d| d.bias.as_ref())).collect();
-    let ones = if biases.is_empty() { Vec::new() } else { vec![1f32; y.rows()] };
+    if biases.is_empty() {
+        return;
+    }
+    let ones = vec![1f32; y.rows()];
     let (n, d_out) = (y.rows(), y.cols());
-    let mut products: Vec<Product<'_>> = biases
+    let products: Vec<Product<'_>> = biases
         .iter()
         .map(|b| {
             assert_eq!(b.value().numel(), d_out, "length of a linear layer's bias");
-            let row = MatRef::of(b.value());
-            Product { a: MatRef::new(&ones[..], n, 1), b: RightOperand::View(row) }
+            Product { a: MatRef::new(&ones[..], n, 1), b: RightOperand::View(MatRef::of(b.value())) }
         })
         .collect();
-    for (delta, u) in deltas.iter().zip(middles) {
-        if let (Some(low_rank), Some(u)) = (&delta.low_rank, u) {
-            let b = MatRef::of(low_rank.b.value()).t();
-            products.push(Product { a: MatRef::of(u), b: RightOperand::View(b) });
-        }
-    }
-    // f32 products: an adapter's small steps survive, and the time goes into reading and writing y anyway.
     let compute = if y.dtype() == DType::F64 { Compute::F64 } else { Compute::F32 };
-    for some in products.chunks(4) {
+    for some in products.chunks(MAX_PRODUCTS) {
         gemm_sum(MatMut::of(y), some, Options { accumulate: true, compute, ..Options::default() });
     }
 }

@@ -56,7 +56,7 @@ fn run(inputs: &[Tensor], op: impl Fn(&Tape, &[Var]) -> Var) -> (Tensor, Vec<Opt
 fn matches_the_definition_with_every_part() {
     let t = tensors(5, 7, 4, DType::F64);
     let drop = dropout(0.4);
-    let mask = dropped::apply(&Tensor::from_f64(&[5, 7], &[1.0; 35], DType::F64, Account::Workspace), &drop);
+    let mask = drop.apply(&Tensor::from_f64(&[5, 7], &[1.0; 35], DType::F64, Account::Workspace));
     let kept = mask.to_f64_vec().iter().filter(|m| **m != 0.0).count();
     assert!(kept > 10 && kept < 30, "a mask of 35 at 0.4 keeps about 21, not {kept}");
     assert!(mask.to_f64_vec().iter().all(|m| *m == 0.0 || (m - 1.0 / 0.6).abs() < 1e-15));

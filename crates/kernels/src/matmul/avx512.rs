@@ -4,10 +4,12 @@
 use super::kernel::{Kernel, Kind, Rows, Source, Target, aliases, f32_in_place, write_tile};
 use super::pack512::{in_groups, mask16, narrow, pack_pairs, pack_single, widen};
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm512_add_ps,
-    _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    __m256i, __m512, __m512bh, __m512i, _CMP_UNORD_Q, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
+    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mask_mov_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps,
+    _mm512_or_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_srli_epi32, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -148,27 +150,49 @@ unsafe fn write_rows(target: &Target, i: usize, j: usize, rows: usize, cols: usi
     }
 }
 
-/// Writes a tile of f32 or bf16 whose columns are contiguous, without `avx512bf16`.
+/// [`write_rows`] without `avx512bf16`.
 ///
 /// # Safety
-/// As [`Kernel::write`], with column stride 1.
+/// As [`write_rows`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn write_rows_f32(target: &Target, i: usize, j: usize, rows: usize, cols: usize, tile: *const f32) {
+unsafe fn write_rows_single(target: &Target, i: usize, j: usize, rows: usize, cols: usize, tile: *const f32) {
     let alpha = _mm512_set1_ps(target.alpha);
     for r in 0..rows {
+        let at = (i + r) * target.row_stride + j;
         for from in (0..cols).step_by(16) {
             let m = mask16(cols - from);
             // SAFETY: masks keep to the `cols` columns of the target.
             unsafe {
-                let p = target.ptr.cast::<f32>().add((i + r) * target.row_stride + j + from);
                 let mut x = _mm512_mul_ps(alpha, _mm512_loadu_ps(tile.add(r * 32 + from)));
-                if target.accumulate {
-                    x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(m, p));
+                if target.kind == Kind::F32 {
+                    let p = target.ptr.cast::<f32>().add(at + from);
+                    if target.accumulate {
+                        x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(m, p));
+                    }
+                    _mm512_mask_storeu_ps(p, m, x);
+                } else {
+                    let p = target.ptr.cast::<i16>().add(at + from);
+                    if target.accumulate {
+                        x = _mm512_add_ps(x, widen(_mm256_maskz_loadu_epi16(m, p)));
+                    }
+                    _mm256_mask_storeu_epi16(p, m, narrow_by_integers(x));
                 }
-                _mm512_mask_storeu_ps(p, m, x);
             }
         }
     }
+}
+
+/// 16 f32 rounded to bf16, to nearest even, by integer addition; a NaN stays one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn narrow_by_integers(x: __m512) -> __m256i {
+    let bits = _mm512_castps_si512(x);
+    let high = _mm512_srli_epi32::<16>(bits);
+    let odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+    let quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+    _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32::<16>(rounded), nan, quiet))
 }
 
 impl Kernel for Pairs {
@@ -264,8 +288,8 @@ impl Kernel for Single {
     unsafe fn write(target: &Target, i: usize, j: usize, rows: usize, cols: usize, tile: *const f32) {
         // SAFETY: as above.
         unsafe {
-            if target.col_stride == 1 && target.kind == Kind::F32 {
-                write_rows_f32(target, i, j, rows, cols, tile);
+            if target.col_stride == 1 && matches!(target.kind, Kind::F32 | Kind::Bf16) {
+                write_rows_single(target, i, j, rows, cols, tile);
             } else {
                 write_tile(target, i, j, rows, cols, tile, Self::NR);
             }

@@ -13,7 +13,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::marker::PhantomData;
 
 /// Terms of one sum.
-pub(super) const MAX_TERMS: usize = 4;
+pub(super) const MAX_TERMS: usize = 8;
 /// Packed operand bytes shared by all threads at a time: an eighth of a server's third-level cache.
 const CHUNK_BYTES: usize = 4 << 20;
 /// Bytes along k of a panel row in one pass: two rows of 12 and 32 are read from the second-level cache.

@@ -35,6 +35,9 @@ use crate::isa::{Tier, tier};
 use drive::{Right, Term, Threads};
 use kernel::{Kind, Source, Target};
 
+/// Products that one [`gemm_sum`] takes.
+pub const MAX_PRODUCTS: usize = drive::MAX_TERMS;
+
 /// In which precision products are formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compute {
@@ -108,7 +111,7 @@ pub fn gemm_packed(c: MatMut<'_>, a: MatRef<'_>, b: &PackedB, options: Options) 
     run(c, &[Product { a, b: RightOperand::Packed(b) }], options, Threads::Pool);
 }
 
-/// `C = alpha sum_t A_t B_t (+ C)`, up to four products: C is written once, so a low-rank update costs its products only.
+/// `C = alpha sum_t A_t B_t (+ C)`, up to [`MAX_PRODUCTS`] products: C is written once, so a low-rank update costs its products only.
 pub fn gemm_sum(c: MatMut<'_>, products: &[Product<'_>], options: Options) {
     run(c, products, options, Threads::Pool);
 }

@@ -335,3 +335,21 @@ fn a_view_beyond_its_slice_is_refused() {
     assert!(std::panic::catch_unwind(|| MatRef::strided(&x[..], 2, 2, 3, 2)).is_err());
     assert!(std::panic::catch_unwind(|| MatMut::strided(&mut [0f32; 9][..], 3, 3, 1, 1).rows()).is_err());
 }
+
+#[test]
+fn infinities_and_nan_reach_the_result() {
+    on_each_tier(|tier| {
+        for ty in [Type::F32, Type::Bf16] {
+            let a = Owned::new(&[1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY], ty);
+            let one = Owned::new(&[1.0], ty);
+            for out in [Type::F32, Type::Bf16] {
+                let mut c = Owned::new(&[0.0; 4], out);
+                let (ra, rb) = (a.view(4, 1, Layout::Rows), one.view(1, 1, Layout::Rows));
+                gemm(c.view_mut(4, 1, Layout::Rows), ra, rb, PLAIN);
+                let c = c.read(4, 1, Layout::Rows);
+                assert!(c[0] == 1.0 && c[1].is_nan(), "{tier} {ty:?} {out:?} {c:?}");
+                assert_eq!(c[2..], [f64::INFINITY, f64::NEG_INFINITY], "{tier} {ty:?} {out:?}");
+            }
+        }
+    });
+}
