@@ -152,7 +152,7 @@ fn every_index_mutation_survives() {
     let mut refused = 0;
     mutations(sound, |bytes| match Index::parse(bytes) {
         Ok(index) => {
-            assert!(index.weight_map.values().all(|s| !s.contains(['/', '\\', ':', '\0']) && s != ".."))
+            assert!(index.weight_map.values().all(|s| !s.contains(['/', '\\', ':', '\0']) && s != ".."));
         }
         Err(_) => refused += 1,
     });
