@@ -56,7 +56,7 @@ pub enum Error {
         cache: PathBuf,
     },
     /// No connection, or one that broke, after all attempts.
-    #[error("no connection to {host} after {attempts} attempts: {source}")]
+    #[error("no connection to {host} {}: {source}", after(*.attempts))]
     Unreachable {
         /// Name and port.
         host: String,
@@ -66,7 +66,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The connection broke within a file, after all attempts.
-    #[error("`{file}` broke off after {got} of {expected} bytes, {attempts} times without headway")]
+    #[error("`{file}` broke off after {got} of {expected} bytes, {} without headway", after(*.attempts))]
     Cut {
         /// The file's name.
         file: String,
@@ -357,6 +357,10 @@ impl Error {
             _ => Self::Io { action, path: path.to_owned(), source },
         }
     }
+}
+
+fn after(attempts: u32) -> String {
+    if attempts == 1 { "after 1 attempt".to_owned() } else { format!("after {attempts} attempts") }
 }
 
 fn said(message: &str) -> String {

@@ -69,6 +69,19 @@ fn a_second_pull_only_asks_whether_the_branch_has_moved() {
 }
 
 #[test]
+fn a_copy_without_a_blob_is_not_brought_again() {
+    // What other tools leave where there are no links.
+    let hub = Hub::honest();
+    let home = Home::new(&hub.url());
+    let pulled = home.pull().unwrap();
+    let path = pulled.path.join("model.safetensors");
+    fs::remove_file(&path).unwrap();
+    fs::rename(home.blob("model.safetensors"), &path).unwrap();
+    assert!(home.pull().unwrap().files.iter().all(|file| file.received == 0));
+    assert_eq!(hub.asked_for(WEIGHTS).len(), 1);
+}
+
+#[test]
 fn what_is_lost_from_the_cache_is_brought_again() {
     let hub = Hub::honest();
     let home = Home::new(&hub.url());
