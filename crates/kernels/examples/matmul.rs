@@ -1,8 +1,9 @@
-//! Rates of the matrix products on the shapes of a 135M-parameter model. Usage: `matmul [name-filter]`; prints JSON lines.
+//! Rates of the matrix products on the shapes of a 135M-parameter model. Usage: `matmul [name-filter [threads [tier]]]`; prints JSON lines.
 
 #![allow(clippy::print_stdout)]
 
 use half::bf16;
+use luthier_kernels::isa;
 use luthier_kernels::matmul::{Compute, MatMut, MatRef, Options, PackedB, gemm, gemm_packed, gemm_serial};
 use std::time::Instant;
 
@@ -27,6 +28,10 @@ fn main() {
     let threads = std::env::args().nth(2).and_then(|t| t.parse().ok()).unwrap_or(2);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     pool.expect("the first pool of the process");
+    if let Some(name) = std::env::args().nth(3) {
+        let tier = isa::Tier::from_name(&name).expect("a tier's name");
+        isa::force(Some(tier)).expect("a tier of this machine");
+    }
     let shapes = [
         ("nt", 1024, 1536, 576),
         ("nt", 1024, 576, 1536),
