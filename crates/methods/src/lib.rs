@@ -1,1 +1,43 @@
-//! The methods, one file each.
+//! The methods, one file each, and the table that names them.
+//!
+//! To add one: write the file, add its `mod` line and its row. `cargo xtask tidy`
+//! fails if a file has no row.
+pub mod full;
+pub mod low_rank;
+
+mod peft;
+
+pub use peft::{AdapterFile, Patterns, ReadError, read_config};
+
+use luthier_contract::{Card, Method};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// A method's row: its card, and how it is made.
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// The card.
+    pub card: &'static Card,
+    /// From the table in `run.toml`.
+    pub configure: fn(Value) -> Result<Arc<dyn Method>, serde_json::Error>,
+    /// The settings in full, defaults included, as a table of `run.toml`.
+    pub resolve: fn(Value) -> Result<Value, serde_json::Error>,
+}
+
+const fn row<M: Method + DeserializeOwned + serde::Serialize + 'static>(card: &'static Card) -> Row {
+    Row {
+        card,
+        configure: |table| Ok(Arc::new(serde_json::from_value::<M>(table)?)),
+        resolve: |table| serde_json::to_value(serde_json::from_value::<M>(table)?),
+    }
+}
+
+/// Every ready method, in alphabetic order.
+pub static METHODS: &[Row] =
+    &[row::<full::full_ft::FullFt>(&full::full_ft::CARD), row::<low_rank::lora::Lora>(&low_rank::lora::CARD)];
+
+/// The row named `id`.
+pub fn find(id: &str) -> Option<&'static Row> {
+    METHODS.iter().find(|m| m.card.id == id)
+}

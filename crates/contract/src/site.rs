@@ -1,0 +1,101 @@
+//! Named places of the model where a method may step in.
+use std::fmt;
+
+/// What a linear site is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SiteKind {
+    /// Query projection.
+    Q,
+    /// Key projection.
+    K,
+    /// Value projection.
+    V,
+    /// Output projection of attention.
+    O,
+    /// Gate projection of a gated MLP.
+    Gate,
+    /// Up projection of an MLP.
+    Up,
+    /// Down projection of an MLP.
+    Down,
+    /// The language-model head.
+    Head,
+    /// The token embedding: a lookup, `W [vocab, d_model]`.
+    Embed,
+}
+
+impl SiteKind {
+    /// The short target name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Q => "q",
+            Self::K => "k",
+            Self::V => "v",
+            Self::O => "o",
+            Self::Gate => "gate",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Head => "head",
+            Self::Embed => "embed",
+        }
+    }
+
+    /// Whether `all-linear` means it: every linear of the blocks, not the head, not the embedding (as PEFT does).
+    pub const fn is_inner_linear(self) -> bool {
+        !matches!(self, Self::Head | Self::Embed)
+    }
+}
+
+/// A linear layer (or the embedding), as methods see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Our name: `layers.3.attn.q`, `layers.3.mlp.down`, `head`, `embed`.
+    pub path: String,
+    /// The base's own module path: `model.layers.3.self_attn.q_proj`.
+    pub module: String,
+    /// What it is for.
+    pub kind: SiteKind,
+    /// Its block, unless it is outside of all.
+    pub layer: Option<usize>,
+    /// Length of an input row.
+    pub d_in: usize,
+    /// Length of an output row.
+    pub d_out: usize,
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)
+    }
+}
+
+/// A tensor of the base model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseParam {
+    /// Our path: the site's or norm's, with `.weight` or `.bias`.
+    pub path: String,
+    /// The tensor's name in a Hugging Face folder: `model.layers.3.self_attn.q_proj.weight`.
+    pub name: String,
+    /// Lengths of the axes.
+    pub shape: Vec<usize>,
+    /// Its block, unless it is outside of all.
+    pub layer: Option<usize>,
+    /// The site that it is weight or bias of; none for norms.
+    pub site: Option<SiteKind>,
+    /// Whether it is a bias.
+    pub is_bias: bool,
+    /// Name of the tensor that it is the same as: a head tied to the embedding.
+    pub tied_to: Option<String>,
+}
+
+impl BaseParam {
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The base's module path: the name without `.weight` or `.bias`.
+    pub fn module(&self) -> &str {
+        self.name.rsplit_once('.').map_or(&self.name, |(module, _)| module)
+    }
+}

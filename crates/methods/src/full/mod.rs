@@ -1,0 +1,2 @@
+//! Full-parameter tuning: existing weights train, all of them.
+pub mod full_ft;

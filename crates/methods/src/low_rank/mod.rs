@@ -1,0 +1,2 @@
+//! Additional parameters in low-rank form beside frozen weights.
+pub mod lora;

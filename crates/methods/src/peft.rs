@@ -1,0 +1,313 @@
+//! PEFT's adapter folder: `adapter_config.json`, and what its patterns mean.
+//!
+//! Field names, defaults and matching rules are those of PEFT 0.21 (`LoraConfig`, `get_pattern_key`).
+use crate::low_rank::lora::{Bias, Lora, Scaling};
+use luthier_contract::{BaseParam, Method, Site, Targets};
+use luthier_tensor::{Account, Tensor};
+use regex::Regex;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value, json};
+use std::fmt;
+use std::marker::PhantomData;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+/// Values by module: regular expressions matched at the end of a module's path, the first that matches wins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patterns<T>(pub Vec<(String, T)>);
+
+impl<T> Default for Patterns<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Patterns<T> {
+    /// The value for `module`.
+    pub fn find(&self, module: &str) -> Option<&T> {
+        let matches = |(pattern, _): &&(String, T)| whole(pattern).is_ok_and(|r| r.is_match(module));
+        self.0.iter().find(matches).map(|(_, value)| value)
+    }
+
+    /// The first pattern that is no regular expression.
+    pub(crate) fn invalid(&self) -> Option<&str> {
+        self.0.iter().map(|(p, _)| p.as_str()).find(|p| whole(p).is_err())
+    }
+}
+
+fn whole(pattern: &str) -> Result<Regex, regex::Error> {
+    Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))
+}
+
+impl<T: Serialize> Serialize for Patterns<T> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_map(self.0.iter().map(|(k, v)| (k, v)))
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Patterns<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Pairs<T>(PhantomData<T>);
+        impl<'de, T: DeserializeOwned> Visitor<'de> for Pairs<T> {
+            type Value = Patterns<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table from module patterns to values")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Patterns<T>, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Patterns(pairs))
+            }
+        }
+        d.deserialize_map(Pairs(PhantomData))
+    }
+}
+
+/// `adapter_config.json` as PEFT writes it.
+pub(crate) fn lora_config(lora: &Lora, base_name: &str, sites: &[&Site], base: &[&BaseParam]) -> Value {
+    let _ = base;
+    let patterns = |p: Value| if p.as_object().is_some_and(|m| !m.is_empty()) { p } else { json!({}) };
+    let mut layers = lora.layers.clone();
+    layers.sort_unstable();
+    layers.dedup();
+    json!({
+        "alora_invocation_tokens": null,
+        "alpha_pattern": patterns(json!(lora.alpha_pattern)),
+        "arrow_config": null,
+        "auto_mapping": null,
+        "base_model_name_or_path": base_name,
+        "bias": match lora.bias { Bias::None => "none", Bias::All => "all", Bias::LoraOnly => "lora_only" },
+        "corda_config": null,
+        "ensure_weight_tying": false,
+        "eva_config": null,
+        "exclude_modules": null, // the targets are written out
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "kasa_config": null,
+        "layer_replication": null,
+        "layers_pattern": null,
+        "layers_to_transform": if layers.is_empty() { Value::Null } else { json!(layers) },
+        "loftq_config": {},
+        "lora_alpha": whole_or_float(lora.alpha),
+        "lora_bias": lora.update_bias,
+        "lora_dropout": lora.dropout,
+        "lora_ga_config": null,
+        "megatron_config": null,
+        "megatron_core": "megatron.core",
+        "modules_to_save": if lora.modules_to_save.is_empty() { Value::Null } else { json!(lora.modules_to_save) },
+        "monteclora_config": null,
+        "peft_type": "LORA",
+        "peft_version": "0.21.2",
+        "qalora_group_size": 16,
+        "r": lora.rank,
+        "rank_pattern": patterns(json!(lora.rank_pattern)),
+        "revision": null,
+        "target_modules": target_modules(sites),
+        "target_parameters": null,
+        "task_type": "CAUSAL_LM",
+        "trainable_token_indices": null,
+        "use_bdlora": null,
+        "use_dora": false,
+        "use_qalora": false,
+        "use_rslora": lora.scaling == Scaling::SqrtRank,
+        "velora_config": null,
+    })
+}
+
+/// PEFT types `lora_alpha` as an integer, and takes a float.
+fn whole_or_float(x: f64) -> Value {
+    if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) }
+}
+
+/// The shortest list of names that means exactly `sites`: last parts of module paths if they suffice. Whether they
+/// do cannot be seen from the adapted sites alone, so that full paths are written where the last parts of some layers
+/// are missing.
+fn target_modules(sites: &[&Site]) -> Vec<String> {
+    let last = |s: &Site| s.module.rsplit('.').next().unwrap_or(&s.module).to_string();
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for site in sites {
+        *counts.entry(last(site)).or_default() += 1;
+    }
+    let layers = sites.iter().filter_map(|s| s.layer).max().map_or(1, |i| i + 1);
+    let everywhere = |site: &&Site| site.layer.is_none() || counts[&last(site)] == layers;
+    if sites.iter().all(|s| everywhere(s)) {
+        return counts.into_keys().collect();
+    }
+    sites.iter().map(|s| s.module.clone()).collect()
+}
+
+/// What an `adapter_config.json` describes.
+#[derive(Clone, Debug)]
+pub struct AdapterFile {
+    /// The method with its settings.
+    pub method: Arc<dyn Method>,
+    /// `base_model_name_or_path`.
+    pub base_name: Option<String>,
+}
+
+/// An `adapter_config.json` that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// Another method than those here.
+    #[error("adapter_config.json: peft_type {got} is not supported; supported is LORA")]
+    UnknownType {
+        /// As written.
+        got: String,
+    },
+    /// A feature of PEFT's LoRA that is not here.
+    #[error("adapter_config.json: {key} = {got} is not supported")]
+    Unsupported {
+        /// The key.
+        key: String,
+        /// As written.
+        got: String,
+    },
+    /// A key of the wrong type.
+    #[error("adapter_config.json: {key}: expected {expected}, got {got}")]
+    Key {
+        /// The key.
+        key: String,
+        /// What is needed.
+        expected: &'static str,
+        /// As written.
+        got: String,
+    },
+}
+
+impl ReadError {
+    /// A stable name for machines.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownType { .. } => "adapter-type",
+            Self::Unsupported { .. } => "adapter-unsupported",
+            Self::Key { .. } => "adapter-config",
+        }
+    }
+
+    /// A way out.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Unsupported { key, .. } if key == "init_lora_weights" => Some(
+                "this adapter was saved over a changed base; save it from PEFT with \
+                 path_initial_model_for_weight_conversion to get a plain LoRA"
+                    .into(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Reads an `adapter_config.json`. Unknown keys are ignored, as PEFT does; known features that change the result and
+/// are not here are refused by name.
+pub fn read_config(config: &Value) -> Result<AdapterFile, ReadError> {
+    let get = |key: &str| config.get(key).filter(|v| !v.is_null());
+    let text = |key: &str| get(key).and_then(Value::as_str);
+    match text("peft_type") {
+        Some("LORA") => {}
+        got => return Err(ReadError::UnknownType { got: got.unwrap_or("(none)").into() }),
+    }
+    refuse_unsupported(config)?;
+    let typed = |key: &'static str, expected: &'static str| ReadError::Key {
+        key: key.into(),
+        expected,
+        got: config.get(key).unwrap_or(&Value::Null).to_string(),
+    };
+    let rank = get("r").and_then(Value::as_u64).and_then(|r| NonZeroUsize::new(r as usize));
+    let alpha = get("lora_alpha").map_or(Some(8.0), Value::as_f64).filter(|a| a.is_finite());
+    let list = |key: &'static str| match get(key) {
+        None => Ok(Vec::new()),
+        Some(Value::String(one)) => Ok(vec![one.clone()]),
+        Some(v) => serde_json::from_value::<Vec<String>>(v.clone()).map_err(|_| typed(key, "a list of names")),
+    };
+    let layers = match get("layers_to_transform") {
+        None => Vec::new(),
+        Some(Value::Number(one)) => vec![one.as_u64().ok_or_else(|| typed("layers_to_transform", "block numbers"))? as usize],
+        Some(v) => serde_json::from_value(v.clone()).map_err(|_| typed("layers_to_transform", "block numbers"))?,
+    };
+    let targets = match get("target_modules") {
+        Some(Value::String(s)) if s == "all-linear" => Targets::default(),
+        Some(Value::String(regex)) => Targets::Regex { regex: regex.clone() },
+        Some(_) => Targets::Many(list("target_modules")?),
+        None => return Err(typed("target_modules", "names or a regular expression")),
+    };
+    let exclude = match get("exclude_modules") {
+        Some(Value::String(regex)) => Some(Targets::Regex { regex: regex.clone() }),
+        Some(_) => Some(Targets::Many(list("exclude_modules")?)),
+        None => None,
+    };
+    let patterns = |key: &'static str| get(key).cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    let lora = Lora {
+        rank: rank.ok_or_else(|| typed("r", "a whole number from 1"))?,
+        alpha: alpha.ok_or_else(|| typed("lora_alpha", "a finite number"))?,
+        scaling: if get("use_rslora").and_then(Value::as_bool) == Some(true) { Scaling::SqrtRank } else { Scaling::Rank },
+        targets,
+        exclude,
+        layers,
+        dropout: get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0),
+        rank_pattern: serde_json::from_value(patterns("rank_pattern"))
+            .map_err(|_| typed("rank_pattern", "a table of ranks"))?,
+        alpha_pattern: serde_json::from_value(patterns("alpha_pattern"))
+            .map_err(|_| typed("alpha_pattern", "a table of numbers"))?,
+        bias: match text("bias").unwrap_or("none") {
+            "none" => Bias::None,
+            "all" => Bias::All,
+            "lora_only" => Bias::LoraOnly,
+            _ => return Err(typed("bias", "none, all or lora_only")),
+        },
+        update_bias: get("lora_bias").and_then(Value::as_bool).unwrap_or(false),
+        modules_to_save: list("modules_to_save")?,
+        matched: Default::default(),
+    };
+    Ok(AdapterFile { method: Arc::new(lora), base_name: text("base_model_name_or_path").map(str::to_string) })
+}
+
+fn refuse_unsupported(config: &Value) -> Result<(), ReadError> {
+    let refuse = |key: &str, got: &Value| Err(ReadError::Unsupported { key: key.into(), got: got.to_string() });
+    for key in ["use_dora", "use_qalora", "fan_in_fan_out", "use_bdlora"] {
+        if let Some(v) = config.get(key).filter(|v| !v.is_null() && **v != Value::Bool(false)) {
+            return refuse(key, v);
+        }
+    }
+    for key in [
+        "alora_invocation_tokens",
+        "kasa_config",
+        "layer_replication",
+        "monteclora_config",
+        "target_parameters",
+        "trainable_token_indices",
+        "velora_config",
+        "megatron_config",
+    ] {
+        let empty = |v: &Value| v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(Map::is_empty);
+        if let Some(v) = config.get(key).filter(|v| !v.is_null() && !empty(v)) {
+            return refuse(key, v);
+        }
+    }
+    match config.get("init_lora_weights") {
+        Some(Value::String(how)) if how != "gaussian" && how != "eva" && how != "orthogonal" => {
+            refuse("init_lora_weights", &json!(how))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `weight + scale b a`, in the weight's type.
+pub(crate) fn add_product(weight: &Tensor, b: &Tensor, a: &Tensor, scale: f64) -> Tensor {
+    // In f64: merging happens once, and its rounding stays in the model for ever.
+    let (rows, cols, r) = (weight.dim(0), weight.dim(1), a.dim(0));
+    let (b, a) = (b.to_f64_vec(), a.to_f64_vec());
+    let mut out = weight.to_f64_vec();
+    for i in 0..rows {
+        let row = &mut out[i * cols..(i + 1) * cols];
+        for k in 0..r {
+            let factor = scale * b[i * r + k];
+            row.iter_mut().zip(&a[k * cols..(k + 1) * cols]).for_each(|(o, a)| *o += factor * a);
+        }
+    }
+    Tensor::from_f64(weight.shape(), &out, weight.dtype(), Account::Workspace)
+}

@@ -1,0 +1,164 @@
+//! GGUF headers in the words of `config.json`, and GGUF's names of our tensors.
+use crate::config::Config;
+use crate::error::Error;
+use serde_json::{Map, Value, json};
+
+/// What a GGUF header says, as the `config.json` of the same model. `get` finds a metadata value; `tensor` says whether
+/// a tensor of that GGUF name exists.
+pub fn gguf_config(get: &dyn Fn(&str) -> Option<Value>, tensor: &dyn Fn(&str) -> bool) -> Result<Config, Error> {
+    let architecture = get("general.architecture").and_then(|v| v.as_str().map(str::to_string));
+    let missing = |key: &str, got: Option<Value>| Error::Config {
+        key: key.into(),
+        expected: "a value".into(),
+        got: got.map_or_else(|| "nothing".into(), |v| v.to_string()),
+    };
+    let architecture = architecture.ok_or_else(|| missing("general.architecture", None))?;
+    let family = crate::FAMILIES.iter().find(|f| f.gguf == architecture).ok_or_else(|| Error::UnknownFamily {
+        got: architecture.clone(),
+        known: crate::FAMILIES.iter().map(|f| f.gguf).collect::<Vec<_>>().join(", "),
+    })?;
+    let mut config = Map::new();
+    config.insert("model_type".into(), json!(family.model_type));
+    config.insert("architectures".into(), json!([family.architecture]));
+    for (ours, theirs) in [
+        ("num_hidden_layers", "block_count"),
+        ("hidden_size", "embedding_length"),
+        ("intermediate_size", "feed_forward_length"),
+        ("num_attention_heads", "attention.head_count"),
+        ("num_key_value_heads", "attention.head_count_kv"),
+        ("head_dim", "attention.key_length"),
+        ("max_position_embeddings", "context_length"),
+        ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+        ("rope_theta", "rope.freq_base"),
+        ("sliding_window", "attention.sliding_window"),
+    ] {
+        if let Some(value) = get(&format!("{architecture}.{theirs}")) {
+            config.insert(ours.into(), shortest(value));
+        }
+    }
+    if !config.contains_key("head_dim")
+        && let (Some(d), Some(heads)) = (config["hidden_size"].as_u64(), config["num_attention_heads"].as_u64())
+        && heads > 0
+    {
+        config.insert("head_dim".into(), json!(d / heads));
+    }
+    let vocab = get(&format!("{architecture}.vocab_size")).or_else(|| get("luthier.vocab_size"));
+    let vocab = vocab.ok_or_else(|| missing(&format!("{architecture}.vocab_size"), None))?;
+    config.insert("vocab_size".into(), vocab);
+    config.insert("hidden_act".into(), json!("silu"));
+    config.insert("tie_word_embeddings".into(), json!(!tensor("output.weight")));
+    config.insert("attention_bias".into(), json!(family.model_type != "qwen2" && tensor("blk.0.attn_q.bias")));
+    config.insert("use_sliding_window".into(), json!(false));
+    scaling(&architecture, get, tensor, &mut config)?;
+    for (ours, theirs) in [("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_id")] {
+        if let Some(id) = get(&format!("tokenizer.ggml.{theirs}")) {
+            config.insert(ours.into(), id);
+        }
+    }
+    Ok(Config(Value::Object(config)))
+}
+
+/// GGUF keeps floats in 32 bits: 1e-5 must not become 0.00000999999974737875 when a config is written.
+fn shortest(value: Value) -> Value {
+    match value.as_f64() {
+        Some(x) if value.is_f64() => (x as f32).to_string().parse::<f64>().map_or(value, |x| json!(x)),
+        _ => value,
+    }
+}
+
+fn scaling(
+    architecture: &str,
+    get: &dyn Fn(&str) -> Option<Value>,
+    tensor: &dyn Fn(&str) -> bool,
+    config: &mut Map<String, Value>,
+) -> Result<(), Error> {
+    if tensor("rope_freqs.weight") {
+        return Err(Error::Unsupported {
+            key: "rope_freqs.weight".into(),
+            got: "rotary factors kept as a tensor (Llama 3.1 and later in GGUF); use the Hugging Face folder".into(),
+        });
+    }
+    let key = |name: &str| format!("{architecture}.rope.scaling.{name}");
+    let kind = get(&key("type")).and_then(|v| v.as_str().map(str::to_string));
+    let kind = match kind.as_deref() {
+        None | Some("none") => return Ok(()),
+        Some(kind @ ("linear" | "yarn")) => kind.to_string(),
+        Some(other) => return Err(Error::Unsupported { key: key("type"), got: other.into() }),
+    };
+    let mut table = Map::new();
+    table.insert("rope_type".into(), json!(kind));
+    if let Some(factor) = get(&key("factor")) {
+        table.insert("factor".into(), shortest(factor));
+    }
+    if let Some(original) = get(&key("original_context_length")) {
+        table.insert("original_max_position_embeddings".into(), original);
+    }
+    config.insert("rope_scaling".into(), Value::Object(table));
+    Ok(())
+}
+
+/// GGUF's name of the tensor at our `path`: `layers.3.attn.q.weight` is `blk.3.attn_q.weight`.
+pub fn gguf_name(path: &str) -> String {
+    let whole = match path {
+        "embed.weight" => Some("token_embd.weight"),
+        "norm.weight" => Some("output_norm.weight"),
+        "head.weight" => Some("output.weight"),
+        _ => None,
+    };
+    if let Some(name) = whole {
+        return name.into();
+    }
+    let name = path
+        .replacen("layers.", "blk.", 1)
+        .replace(".attn.q_norm.", ".attn_q_norm.")
+        .replace(".attn.k_norm.", ".attn_k_norm.")
+        .replace(".attn.o.", ".attn_output.")
+        .replace(".attn.", ".attn_")
+        .replace(".mlp.", ".ffn_")
+        .replace(".norm1.", ".attn_norm.")
+        .replace(".norm2.", ".ffn_norm.");
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for (ours, theirs) in [
+            ("embed.weight", "token_embd.weight"),
+            ("layers.3.attn.q.weight", "blk.3.attn_q.weight"),
+            ("layers.3.attn.o.bias", "blk.3.attn_output.bias"),
+            ("layers.0.attn.k_norm.weight", "blk.0.attn_k_norm.weight"),
+            ("layers.0.norm1.weight", "blk.0.attn_norm.weight"),
+            ("layers.0.mlp.gate.weight", "blk.0.ffn_gate.weight"),
+            ("layers.11.norm2.weight", "blk.11.ffn_norm.weight"),
+        ] {
+            assert_eq!(gguf_name(ours), theirs);
+        }
+    }
+
+    #[test]
+    fn a_header_reads_as_a_config() {
+        let get = |key: &str| {
+            Some(match key {
+                "general.architecture" => json!("llama"),
+                "llama.block_count" => json!(2),
+                "llama.embedding_length" => json!(64),
+                "llama.feed_forward_length" => json!(96),
+                "llama.attention.head_count" => json!(4),
+                "llama.attention.head_count_kv" => json!(2),
+                "llama.context_length" => json!(128),
+                "llama.attention.layer_norm_rms_epsilon" => json!(f64::from(1e-5f32)),
+                "llama.rope.freq_base" => json!(100_000.0),
+                "llama.vocab_size" => json!(99),
+                _ => return None,
+            })
+        };
+        let config = gguf_config(&get, &|_| false).unwrap();
+        let spec = crate::parse(&config).unwrap();
+        assert_eq!((spec.layers, spec.head_dim, spec.vocab, spec.tied), (2, 16, 99, true));
+        assert_eq!((spec.eps, spec.rope.theta), (1e-5, 1e5));
+    }
+}
