@@ -11,8 +11,25 @@ use luthier_kernels::linear::{Delta, linear};
 use luthier_kernels::rms_norm::{add_rms_norm, rms_norm};
 use luthier_kernels::rope::rope;
 use luthier_tensor::{Block, DType, Tape, Tensor, Var};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// An adapter, and the segments that it applies to.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The adapter.
+    pub adapter: Arc<Adapter>,
+    /// Segments of the batch (sequences, in decoding); all if none.
+    pub segments: Option<Range<usize>>,
+}
+
+impl Applied {
+    /// The adapter on every segment.
+    pub fn to_all(adapter: Arc<Adapter>) -> Self {
+        Self { adapter, segments: None }
+    }
+}
 
 /// One run of the model: on what, under which adapters.
 #[derive(Clone, Debug)]
@@ -20,18 +37,27 @@ pub struct Run {
     /// The micro-batch.
     pub context: Arc<Context>,
     /// Adapters, applied together.
-    pub adapters: Vec<Arc<Adapter>>,
+    pub adapters: Vec<Applied>,
     /// Whether blocks keep only their inputs and run again in backward.
     pub recompute: bool,
 }
 
 impl Run {
     fn deltas(&self, tape: &Tape, linear: &Linear) -> Vec<Delta> {
-        let delta = |a: &Arc<Adapter>| {
-            let params = a.params(&linear.site.path, tape)?;
-            Some(a.method.linear(tape, &linear.site, &params, &self.context))
+        let delta = |applied: &Applied| {
+            let adapter = &applied.adapter;
+            let params = adapter.params(&linear.site.path, tape)?;
+            let mut delta = adapter.method.linear(tape, &linear.site, &params, &self.context);
+            delta.rows = applied.segments.as_ref().map(|s| self.rows(s));
+            Some(delta)
         };
         self.adapters.iter().filter_map(delta).collect()
+    }
+
+    /// Rows of the batch that belong to `segments`.
+    fn rows(&self, segments: &Range<usize>) -> Range<usize> {
+        let of = &self.context.segments;
+        if segments.is_empty() { 0..0 } else { of.range(segments.start).start..of.range(segments.end - 1).end }
     }
 
     fn linear(&self, tape: &Tape, site: &Linear, x: &Var) -> Var {
@@ -148,7 +174,7 @@ impl Model {
 
     /// Feeds new tokens of several sequences (each with its cache) and gives the hidden state of each sequence's last
     /// token, `[sequences, d_model]`.
-    pub fn decode(&self, sequences: &mut [(&mut Cache, &[u32])], adapters: &[Arc<Adapter>]) -> Tensor {
+    pub fn decode(&self, sequences: &mut [(&mut Cache, &[u32])], adapters: &[Applied]) -> Tensor {
         let tape = Tape::off();
         let wiring = self.wiring();
         let tokens = sequences.iter().flat_map(|(_, t)| t.iter().copied()).collect::<Arc<[u32]>>();

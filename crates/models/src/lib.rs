@@ -17,7 +17,7 @@ pub use cache::Cache;
 pub use config::Config;
 pub use error::Error;
 pub use families::{FAMILIES, Family, family, parse};
-pub use forward::Run;
+pub use forward::{Applied, Run};
 pub use gguf::{gguf_config, gguf_name};
 pub use load::{LoadOptions, RandomSource, Source};
 pub use model::{Matrix, Model, Slot};

@@ -1,1 +1,15 @@
-//! Optimizers as chains of transforms.
+//! Optimizers as chains of gradient transforms.
+//!
+//! A [`Chain`] takes the gradients of a whole step, clips them together, and runs
+//! its links one after another over small chunks of each tensor, so that a chain
+//! reads and writes memory once, however many links it has. State is declared by
+//! the links, as a method's tensors are: one list serves allocation, checkpoint
+//! and plan.
+mod aliases;
+mod chain;
+mod schedule;
+pub mod transforms;
+
+pub use aliases::{adamw, sgd};
+pub use chain::{Chain, Leaf, Step, TRANSFORMS, TransformRow};
+pub use schedule::{Schedule, Shape};
