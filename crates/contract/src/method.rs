@@ -90,7 +90,12 @@ pub trait Method: fmt::Debug + Send + Sync {
 
     /// The weight `W' [d_out, d_in]` that makes the adapted layer a plain one: `weight` (f32 or f64) plus the
     /// method's effect. Only called for sites at which the method declares tensors.
-    fn merge(&self, site: &Site, tensors: &[(&'static str, Tensor)], weight: &Tensor) -> Result<Tensor, Unmergeable>;
+    fn merge(
+        &self,
+        site: &Site,
+        tensors: &[(&'static str, Tensor)],
+        weight: &Tensor,
+    ) -> Result<Tensor, Unmergeable>;
 
     /// `adapter_config.json`: PEFT's where PEFT has the method, else our own type. `sites` are those adapted, `base`
     /// the trained tensors of the base that the adapter carries.

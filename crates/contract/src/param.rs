@@ -115,7 +115,12 @@ mod tests {
     /// Laws and goldens load values, so that only moments can see a wrong distribution.
     #[test]
     fn kaiming_uniform_has_pytorch_s_bound_and_moments() {
-        let values = Init::KaimingUniform { fan_in: 64 }.fill(&[100, 100], Key::new(1, Stream::Init), None, DType::F64);
+        let values = Init::KaimingUniform { fan_in: 64 }.fill(
+            &[100, 100],
+            Key::new(1, Stream::Init),
+            None,
+            DType::F64,
+        );
         let values = values.to_f64_vec();
         let (n, bound) = (values.len() as f64, 1.0 / 8.0);
         let mean = values.iter().sum::<f64>() / n;

@@ -135,9 +135,6 @@ mod tests {
     fn an_unmatched_item_is_named() {
         let q = site("layers.1.attn.q", "model.layers.1.self_attn.q_proj", SiteKind::Q);
         let error = Targets::Many(vec!["q".into(), "w".into()]).check("lora", &[q]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`w` in lora.targets matches no site of this model; its sites are q"
-        );
+        assert_eq!(error.to_string(), "`w` in lora.targets matches no site of this model; its sites are q");
     }
 }

@@ -222,12 +222,18 @@ pub fn read_config(config: &Value) -> Result<AdapterFile, ReadError> {
     let list = |key: &'static str| match get(key) {
         None => Ok(Vec::new()),
         Some(Value::String(one)) => Ok(vec![one.clone()]),
-        Some(v) => serde_json::from_value::<Vec<String>>(v.clone()).map_err(|_| typed(key, "a list of names")),
+        Some(v) => {
+            serde_json::from_value::<Vec<String>>(v.clone()).map_err(|_| typed(key, "a list of names"))
+        }
     };
     let layers = match get("layers_to_transform") {
         None => Vec::new(),
-        Some(Value::Number(one)) => vec![one.as_u64().ok_or_else(|| typed("layers_to_transform", "block numbers"))? as usize],
-        Some(v) => serde_json::from_value(v.clone()).map_err(|_| typed("layers_to_transform", "block numbers"))?,
+        Some(Value::Number(one)) => {
+            vec![one.as_u64().ok_or_else(|| typed("layers_to_transform", "block numbers"))? as usize]
+        }
+        Some(v) => {
+            serde_json::from_value(v.clone()).map_err(|_| typed("layers_to_transform", "block numbers"))?
+        }
     };
     let targets = match get("target_modules") {
         Some(Value::String(s)) if s == "all-linear" => Targets::default(),
@@ -244,7 +250,11 @@ pub fn read_config(config: &Value) -> Result<AdapterFile, ReadError> {
     let lora = Lora {
         rank: rank.ok_or_else(|| typed("r", "a whole number from 1"))?,
         alpha: alpha.ok_or_else(|| typed("lora_alpha", "a finite number"))?,
-        scaling: if get("use_rslora").and_then(Value::as_bool) == Some(true) { Scaling::SqrtRank } else { Scaling::Rank },
+        scaling: if get("use_rslora").and_then(Value::as_bool) == Some(true) {
+            Scaling::SqrtRank
+        } else {
+            Scaling::Rank
+        },
         targets,
         exclude,
         layers,
@@ -267,7 +277,8 @@ pub fn read_config(config: &Value) -> Result<AdapterFile, ReadError> {
 }
 
 fn refuse_unsupported(config: &Value) -> Result<(), ReadError> {
-    let refuse = |key: &str, got: &Value| Err(ReadError::Unsupported { key: key.into(), got: got.to_string() });
+    let refuse =
+        |key: &str, got: &Value| Err(ReadError::Unsupported { key: key.into(), got: got.to_string() });
     for key in ["use_dora", "use_qalora", "fan_in_fan_out", "use_bdlora"] {
         if let Some(v) = config.get(key).filter(|v| !v.is_null() && **v != Value::Bool(false)) {
             return refuse(key, v);
@@ -283,7 +294,8 @@ fn refuse_unsupported(config: &Value) -> Result<(), ReadError> {
         "velora_config",
         "megatron_config",
     ] {
-        let empty = |v: &Value| v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(Map::is_empty);
+        let empty =
+            |v: &Value| v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(Map::is_empty);
         if let Some(v) = config.get(key).filter(|v| !v.is_null() && !empty(v)) {
             return refuse(key, v);
         }

@@ -47,7 +47,8 @@ impl Cache {
         let put = |held: &mut Tensor, new: &Tensor| {
             if held.dim(0) < end {
                 // Doubling keeps the copies of a long generation linear in its length.
-                let mut grown = Tensor::zeros(&[end.next_power_of_two().max(64), width], dtype, Account::Activation);
+                let mut grown =
+                    Tensor::zeros(&[end.next_power_of_two().max(64), width], dtype, Account::Activation);
                 let keep = len * width * dtype.size();
                 grown.bytes_mut()[..keep].copy_from_slice(&held.bytes()[..keep]);
                 *held = grown;

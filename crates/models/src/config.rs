@@ -48,13 +48,20 @@ impl Config {
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64, Error> {
         match self.find(key) {
             None => Ok(default),
-            Some(v) => v.as_f64().filter(|v| v.is_finite() && *v > 0.0).ok_or_else(|| self.wrong(key, "a positive number")),
+            Some(v) => v
+                .as_f64()
+                .filter(|v| v.is_finite() && *v > 0.0)
+                .ok_or_else(|| self.wrong(key, "a positive number")),
         }
     }
 
     /// A positive number.
     pub fn number(&self, key: &str) -> Result<f64, Error> {
-        if self.find(key).is_none() { Err(self.wrong(key, "a positive number")) } else { self.number_or(key, 1.0) }
+        if self.find(key).is_none() {
+            Err(self.wrong(key, "a positive number"))
+        } else {
+            self.number_or(key, 1.0)
+        }
     }
 
     /// A truth value, or `default`.
@@ -77,7 +84,12 @@ impl Config {
     }
 
     /// Sliding windows by block: `layer_types` if written, else `from_layer` on.
-    pub fn windows(&self, layers: usize, window: Option<usize>, from_layer: usize) -> Result<Vec<Option<usize>>, Error> {
+    pub fn windows(
+        &self,
+        layers: usize,
+        window: Option<usize>,
+        from_layer: usize,
+    ) -> Result<Vec<Option<usize>>, Error> {
         let Some(types) = self.find("layer_types") else {
             return Ok((0..layers).map(|i| window.filter(|_| i >= from_layer)).collect());
         };
@@ -87,7 +99,9 @@ impl Config {
             .iter()
             .map(|t| match t.as_str() {
                 Some("full_attention") => Ok(None),
-                Some("sliding_attention") => window.map(Some).ok_or_else(|| self.wrong("sliding_window", "a whole number")),
+                Some("sliding_attention") => {
+                    window.map(Some).ok_or_else(|| self.wrong("sliding_window", "a whole number"))
+                }
                 _ => Err(wrong()),
             })
             .collect()
@@ -103,7 +117,8 @@ impl Config {
         };
         let kind = ["rope_type", "type"].iter().find_map(|k| self.find(&within(k))).and_then(Value::as_str);
         // A fine-tune of a longer context keeps the original's length; the model's own is the fallback.
-        let original_max = || self.number_or(&within("original_max_position_embeddings"), max_positions as f64);
+        let original_max =
+            || self.number_or(&within("original_max_position_embeddings"), max_positions as f64);
         let factor = || self.number(&within("factor"));
         let optional = |key: &str| {
             if self.find(&within(key)).is_some() { self.number(&within(key)).map(Some) } else { Ok(None) }

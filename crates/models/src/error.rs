@@ -56,12 +56,15 @@ impl Error {
     /// A way out.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::UnknownFamily { .. } => {
-                Some("use a base of one of these families; code in a model's folder (`auto_map`) is never run".into())
-            }
+            Self::UnknownFamily { .. } => Some(
+                "use a base of one of these families; code in a model's folder (`auto_map`) is never run"
+                    .into(),
+            ),
             Self::Config { .. } => Some("is this the config.json that came with the weights?".into()),
             Self::Unsupported { .. } => None,
-            Self::Weights { .. } => Some("the files may belong to another model, or the download is incomplete".into()),
+            Self::Weights { .. } => {
+                Some("the files may belong to another model, or the download is incomplete".into())
+            }
             Self::Storage(e) => e.help(),
         }
     }

@@ -57,7 +57,11 @@ impl Run {
     /// Rows of the batch that belong to `segments`.
     fn rows(&self, segments: &Range<usize>) -> Range<usize> {
         let of = &self.context.segments;
-        if segments.is_empty() { 0..0 } else { of.range(segments.start).start..of.range(segments.end - 1).end }
+        if segments.is_empty() {
+            0..0
+        } else {
+            of.range(segments.start).start..of.range(segments.end - 1).end
+        }
     }
 
     fn linear(&self, tape: &Tape, site: &Linear, x: &Var) -> Var {
@@ -178,13 +182,15 @@ impl Model {
         let tape = Tape::off();
         let wiring = self.wiring();
         let tokens = sequences.iter().flat_map(|(_, t)| t.iter().copied()).collect::<Arc<[u32]>>();
-        let positions = sequences.iter().flat_map(|(c, t)| c.len() as u32..(c.len() + t.len()) as u32).collect();
+        let positions =
+            sequences.iter().flat_map(|(c, t)| c.len() as u32..(c.len() + t.len()) as u32).collect();
         let mut offsets = vec![0];
         for (_, t) in sequences.iter() {
             offsets.push(offsets[offsets.len() - 1] + t.len() as u32);
         }
         let segments = Segments::new(offsets);
-        let context = Context { tokens: tokens.clone(), positions, segments: segments.clone(), mode: Mode::Eval };
+        let context =
+            Context { tokens: tokens.clone(), positions, segments: segments.clone(), mode: Mode::Eval };
         let run = Run { context: Arc::new(context), adapters: adapters.to_vec(), recompute: false };
         let mut x = self.embed(&tape, &tokens);
         for (i, layer) in self.layers.iter().enumerate() {
@@ -219,7 +225,8 @@ fn gather_rows(x: &Tensor, rows: &[usize]) -> Tensor {
     let mut out = Tensor::scratch(&[rows.len(), x.cols()], x.dtype(), x.account());
     let width = x.cols() * x.dtype().size();
     for (to, &from) in rows.iter().enumerate() {
-        out.bytes_mut()[to * width..(to + 1) * width].copy_from_slice(&x.bytes()[from * width..(from + 1) * width]);
+        out.bytes_mut()[to * width..(to + 1) * width]
+            .copy_from_slice(&x.bytes()[from * width..(from + 1) * width]);
     }
     out
 }

@@ -5,7 +5,10 @@ use serde_json::{Map, Value, json};
 
 /// What a GGUF header says, as the `config.json` of the same model. `get` finds a metadata value; `tensor` says whether
 /// a tensor of that GGUF name exists.
-pub fn gguf_config(get: &dyn Fn(&str) -> Option<Value>, tensor: &dyn Fn(&str) -> bool) -> Result<Config, Error> {
+pub fn gguf_config(
+    get: &dyn Fn(&str) -> Option<Value>,
+    tensor: &dyn Fn(&str) -> bool,
+) -> Result<Config, Error> {
     let architecture = get("general.architecture").and_then(|v| v.as_str().map(str::to_string));
     let missing = |key: &str, got: Option<Value>| Error::Config {
         key: key.into(),
@@ -13,10 +16,11 @@ pub fn gguf_config(get: &dyn Fn(&str) -> Option<Value>, tensor: &dyn Fn(&str) ->
         got: got.map_or_else(|| "nothing".into(), |v| v.to_string()),
     };
     let architecture = architecture.ok_or_else(|| missing("general.architecture", None))?;
-    let family = crate::FAMILIES.iter().find(|f| f.gguf == architecture).ok_or_else(|| Error::UnknownFamily {
-        got: architecture.clone(),
-        known: crate::FAMILIES.iter().map(|f| f.gguf).collect::<Vec<_>>().join(", "),
-    })?;
+    let family =
+        crate::FAMILIES.iter().find(|f| f.gguf == architecture).ok_or_else(|| Error::UnknownFamily {
+            got: architecture.clone(),
+            known: crate::FAMILIES.iter().map(|f| f.gguf).collect::<Vec<_>>().join(", "),
+        })?;
     let mut config = Map::new();
     config.insert("model_type".into(), json!(family.model_type));
     config.insert("architectures".into(), json!([family.architecture]));
@@ -37,7 +41,8 @@ pub fn gguf_config(get: &dyn Fn(&str) -> Option<Value>, tensor: &dyn Fn(&str) ->
         }
     }
     if !config.contains_key("head_dim")
-        && let (Some(d), Some(heads)) = (config["hidden_size"].as_u64(), config["num_attention_heads"].as_u64())
+        && let (Some(d), Some(heads)) =
+            (config["hidden_size"].as_u64(), config["num_attention_heads"].as_u64())
         && heads > 0
     {
         config.insert("head_dim".into(), json!(d / heads));
@@ -47,7 +52,8 @@ pub fn gguf_config(get: &dyn Fn(&str) -> Option<Value>, tensor: &dyn Fn(&str) ->
     config.insert("vocab_size".into(), vocab);
     config.insert("hidden_act".into(), json!("silu"));
     config.insert("tie_word_embeddings".into(), json!(!tensor("output.weight")));
-    config.insert("attention_bias".into(), json!(family.model_type != "qwen2" && tensor("blk.0.attn_q.bias")));
+    config
+        .insert("attention_bias".into(), json!(family.model_type != "qwen2" && tensor("blk.0.attn_q.bias")));
     config.insert("use_sliding_window".into(), json!(false));
     scaling(&architecture, get, tensor, &mut config)?;
     for (ours, theirs) in [("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_id")] {
@@ -75,7 +81,8 @@ fn scaling(
     if tensor("rope_freqs.weight") {
         return Err(Error::Unsupported {
             key: "rope_freqs.weight".into(),
-            got: "rotary factors kept as a tensor (Llama 3.1 and later in GGUF); use the Hugging Face folder".into(),
+            got: "rotary factors kept as a tensor (Llama 3.1 and later in GGUF); use the Hugging Face folder"
+                .into(),
         });
     }
     let key = |name: &str| format!("{architecture}.rope.scaling.{name}");

@@ -108,7 +108,11 @@ impl Loader<'_> {
             Master::Bf16 => DType::Bf16,
         };
         let stored = self.source.tensor(param, Account::Workspace)?;
-        let own = if stored.dtype() == dtype { stored.copy(Account::Base) } else { to_dtype(&stored, dtype, Account::Base) };
+        let own = if stored.dtype() == dtype {
+            stored.copy(Account::Base)
+        } else {
+            to_dtype(&stored, dtype, Account::Base)
+        };
         let leaf = Param::new(param.name.clone(), own);
         self.trained.push((param.clone(), leaf.clone()));
         Ok(leaf)
@@ -133,7 +137,8 @@ impl Loader<'_> {
         if let Training::Trained(master) = (self.options.trains)(&param) {
             return Ok(Matrix::Trained(self.train(&param, master)?));
         }
-        let storage = if self.options.compute == DType::F64 { Some(DType::F64) } else { self.options.storage };
+        let storage =
+            if self.options.compute == DType::F64 { Some(DType::F64) } else { self.options.storage };
         Ok(Matrix::Frozen(self.source.base(&param, storage)?))
     }
 
@@ -154,7 +159,11 @@ impl Loader<'_> {
             (Matrix::Frozen(base), Training::Frozen) => Matrix::Frozen(base.clone()),
             (Matrix::Trained(leaf), Training::Trained(_)) => Matrix::Trained(leaf.clone()),
             (Matrix::Frozen(_), Training::Trained(master)) => {
-                let first = BaseParam { name: "model.embed_tokens.weight".into(), path: "embed.weight".into(), ..own.clone() };
+                let first = BaseParam {
+                    name: "model.embed_tokens.weight".into(),
+                    path: "embed.weight".into(),
+                    ..own.clone()
+                };
                 let leaf = self.train(&first, master)?;
                 self.trained.pop();
                 let leaf = Param::new(own.name.clone(), leaf.value());

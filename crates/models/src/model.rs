@@ -144,7 +144,9 @@ impl Model {
     /// The present values of one tensor of the base, in `dtype`.
     pub fn values(&self, param: &BaseParam, dtype: DType) -> Tensor {
         let path = param.path.as_str();
-        if let Some(linear) = self.linears().find(|l| path.strip_prefix(l.site.path.as_str()) == Some(".weight")) {
+        if let Some(linear) =
+            self.linears().find(|l| path.strip_prefix(l.site.path.as_str()) == Some(".weight"))
+        {
             return linear.weight.values(dtype);
         }
         let bias = |l: &&Linear| path.strip_prefix(l.site.path.as_str()) == Some(".bias");

@@ -47,9 +47,18 @@ pub struct ModelSpec {
 impl ModelSpec {
     /// Linear sites and the embedding, in the order of the forward run.
     pub fn sites(&self) -> Vec<Site> {
-        let (d, q, kv, ff) = (self.d_model, self.heads * self.head_dim, self.kv_heads * self.head_dim, self.d_ff);
-        let site = |path: String, module: String, kind, layer, d_in, d_out| Site { path, module, kind, layer, d_in, d_out };
-        let mut sites = vec![site("embed".into(), "model.embed_tokens".into(), SiteKind::Embed, None, d, self.vocab)];
+        let (d, q, kv, ff) =
+            (self.d_model, self.heads * self.head_dim, self.kv_heads * self.head_dim, self.d_ff);
+        let site = |path: String, module: String, kind, layer, d_in, d_out| Site {
+            path,
+            module,
+            kind,
+            layer,
+            d_in,
+            d_out,
+        };
+        let mut sites =
+            vec![site("embed".into(), "model.embed_tokens".into(), SiteKind::Embed, None, d, self.vocab)];
         for i in 0..self.layers {
             for (group, module, kind, d_in, d_out) in [
                 ("attn", "self_attn.q_proj", SiteKind::Q, d, q),
@@ -96,12 +105,18 @@ impl ModelSpec {
                 } else {
                     ("norm2", "post_attention_layernorm")
                 };
-                out.push(norm(format!("layers.{i}.{ours}.weight"), format!("model.layers.{i}.{theirs}.weight"), self.d_model, Some(i)));
+                out.push(norm(
+                    format!("layers.{i}.{ours}.weight"),
+                    format!("model.layers.{i}.{theirs}.weight"),
+                    self.d_model,
+                    Some(i),
+                ));
             }
             if site.kind == SiteKind::Head {
                 out.push(norm("norm.weight".into(), "model.norm.weight".into(), self.d_model, None));
             }
-            let tied_to = (site.kind == SiteKind::Head && self.tied).then(|| "model.embed_tokens.weight".to_string());
+            let tied_to =
+                (site.kind == SiteKind::Head && self.tied).then(|| "model.embed_tokens.weight".to_string());
             out.push(BaseParam {
                 path: format!("{}.weight", site.path),
                 name: format!("{}.weight", site.module),

@@ -19,7 +19,8 @@ impl Golden {
         let mut all = BTreeMap::new();
         for file in files(path) {
             let bytes = std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-            let tensors = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            let tensors =
+                SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
             for (name, view) in tensors.tensors() {
                 all.insert(name, read(view.dtype(), view.shape(), view.data()));
             }
@@ -29,7 +30,9 @@ impl Golden {
 
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> &Tensor {
-        self.find(name).unwrap_or_else(|| panic!("no {name} in the golden; it has {:?}", self.0.keys().collect::<Vec<_>>()))
+        self.find(name).unwrap_or_else(|| {
+            panic!("no {name} in the golden; it has {:?}", self.0.keys().collect::<Vec<_>>())
+        })
     }
 
     /// The tensor of that name, if there is one.
@@ -80,8 +83,12 @@ fn read(dtype: Dtype, shape: &[usize], data: &[u8]) -> Tensor {
         Dtype::F64 => floats(DType::F64),
         Dtype::BF16 => floats(DType::Bf16),
         Dtype::F16 => floats(DType::F16),
-        Dtype::I64 => wide(data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().expect("eight")) as f64).collect()),
-        Dtype::I32 => wide(data.chunks(4).map(|b| f64::from(i32::from_le_bytes(b.try_into().expect("four")))).collect()),
+        Dtype::I64 => {
+            wide(data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().expect("eight")) as f64).collect())
+        }
+        Dtype::I32 => {
+            wide(data.chunks(4).map(|b| f64::from(i32::from_le_bytes(b.try_into().expect("four")))).collect())
+        }
         other => panic!("goldens hold no {other:?}"),
     }
 }

@@ -51,7 +51,11 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
 fn equal(what: &str, a: &[f64], b: &[f64], tolerance: f64) -> Law {
     let d = largest_difference(a, b);
     // A NaN is never within a tolerance.
-    if d <= tolerance && a.iter().chain(b).all(|v| v.is_finite()) { Ok(()) } else { Err(format!("{what} differ by {d:e}, allowed {tolerance:e}")) }
+    if d <= tolerance && a.iter().chain(b).all(|v| v.is_finite()) {
+        Ok(())
+    } else {
+        Err(format!("{what} differ by {d:e}, allowed {tolerance:e}"))
+    }
 }
 
 fn differ(what: &str, a: &[f64], b: &[f64]) -> Law {
@@ -60,19 +64,33 @@ fn differ(what: &str, a: &[f64], b: &[f64]) -> Law {
 }
 
 /// Loss sum and the gradients of everything that trains, in order.
-fn gradients(built: &Built, spec: &ModelSpec, lengths: &[usize], mode: Mode, recompute: bool) -> (f64, Vec<Vec<f64>>) {
+fn gradients(
+    built: &Built,
+    spec: &ModelSpec,
+    lengths: &[usize],
+    mode: Mode,
+    recompute: bool,
+) -> (f64, Vec<Vec<f64>>) {
     let (context, rows, targets) = batch(spec, lengths, 1, mode);
     gradients_of(built, &context, &rows, &targets, recompute)
 }
 
-fn gradients_of(built: &Built, context: &Context, rows: &[u32], targets: &[u32], recompute: bool) -> (f64, Vec<Vec<f64>>) {
+fn gradients_of(
+    built: &Built,
+    context: &Context,
+    rows: &[u32],
+    targets: &[u32],
+    recompute: bool,
+) -> (f64, Vec<Vec<f64>>) {
     let tape = Tape::new();
     let run = Run { recompute, ..built.run(context) };
     let loss = built.model.loss(&tape, &run, rows, targets);
     let value = loss.sum.value().item();
     let mut sums = BTreeMap::<ParamId, Tensor>::new();
     tape.backward(loss.sum, 1.0, &mut sums);
-    let of = |p: &Arc<luthier_tensor::Param>| sums.get(&p.id()).map_or_else(|| vec![0.0; p.value().numel()], Tensor::to_f64_vec);
+    let of = |p: &Arc<luthier_tensor::Param>| {
+        sums.get(&p.id()).map_or_else(|| vec![0.0; p.value().numel()], Tensor::to_f64_vec)
+    };
     (value, built.trainable().iter().map(of).collect())
 }
 
@@ -89,7 +107,12 @@ fn descend(built: &Built, spec: &ModelSpec, steps: usize, rate: f64) {
 
 /// Step 0 is the base model.
 pub fn init_equals_base(case: &Case) -> Law {
-    equal("logits at first values and the base's", &eval(&build(case, DType::F64), &case.spec), &eval(&base(case, DType::F64), &case.spec), 1e-12)
+    equal(
+        "logits at first values and the base's",
+        &eval(&build(case, DType::F64), &case.spec),
+        &eval(&base(case, DType::F64), &case.spec),
+        1e-12,
+    )
 }
 
 /// After a push it is not.
@@ -133,20 +156,33 @@ impl luthier_models::Source for Merged<'_> {
         Some(param.shape.clone())
     }
 
-    fn tensor(&self, param: &luthier_contract::BaseParam, account: luthier_tensor::Account) -> Result<Tensor, luthier_models::Error> {
+    fn tensor(
+        &self,
+        param: &luthier_contract::BaseParam,
+        account: luthier_tensor::Account,
+    ) -> Result<Tensor, luthier_models::Error> {
         let plain = self.from.model.values(param, DType::F64).copy(account);
         let path = param.path.trim_end_matches(".weight");
         let site = self.from.model.spec().sites().into_iter().find(|s| s.path == path);
         match (site, self.from.adapter.values(path)) {
-            (Some(site), Some(tensors)) => self.from.adapter.method.merge(&site, &tensors, &plain).map_err(|e| {
-                luthier_models::Error::Weights { summary: e.to_string() }
-            }),
+            (Some(site), Some(tensors)) => self
+                .from
+                .adapter
+                .method
+                .merge(&site, &tensors, &plain)
+                .map_err(|e| luthier_models::Error::Weights { summary: e.to_string() }),
             _ => Ok(plain),
         }
     }
 
-    fn base(&self, param: &luthier_contract::BaseParam, _: Option<DType>) -> Result<Arc<dyn luthier_contract::Base>, luthier_models::Error> {
-        Ok(Arc::new(luthier_kernels::linear::DenseBase::new(self.tensor(param, luthier_tensor::Account::Base)?)))
+    fn base(
+        &self,
+        param: &luthier_contract::BaseParam,
+        _: Option<DType>,
+    ) -> Result<Arc<dyn luthier_contract::Base>, luthier_models::Error> {
+        Ok(Arc::new(luthier_kernels::linear::DenseBase::new(
+            self.tensor(param, luthier_tensor::Account::Base)?,
+        )))
     }
 }
 
@@ -156,7 +192,11 @@ pub fn formula_equals_counted(case: &Case) -> Law {
     let base_own = built.model.trained().iter().map(|(p, _)| p.numel()).sum::<usize>();
     let trains = built.trainable().iter().map(|p| p.value().numel()).sum::<usize>();
     let formula = counted(case) + base_own;
-    if trains == formula { Ok(()) } else { Err(format!("{trains} elements train, the formula says {formula}")) }
+    if trains == formula {
+        Ok(())
+    } else {
+        Err(format!("{trains} elements train, the formula says {formula}"))
+    }
 }
 
 /// Reverse mode against a central difference along one random direction.
@@ -194,7 +234,12 @@ pub fn disabling_restores_the_base(case: &Case) -> Law {
         return Ok(());
     }
     descend(&built, &case.spec, 2, 0.1);
-    equal("logits without the adapter and the base's", &without(&built, &case.spec), &eval(&base(case, DType::F64), &case.spec), 0.0)
+    equal(
+        "logits without the adapter and the base's",
+        &without(&built, &case.spec),
+        &eval(&base(case, DType::F64), &case.spec),
+        0.0,
+    )
 }
 
 /// Ten steps leave every tensor that is not declared to train bit for bit as it was.
@@ -256,7 +301,11 @@ pub fn causal_and_isolated(case: &Case) -> Law {
     let vocab = case.spec.vocab;
     equal("logits before a changed token", &before[..at * vocab], &after[..at * vocab], 0.0)?;
     equal("logits of other segments", &before[(at + 1) * vocab..], &after[(at + 1) * vocab..], 0.0)?;
-    differ("logits of the changed token", &before[at * vocab..(at + 1) * vocab], &after[at * vocab..(at + 1) * vocab])
+    differ(
+        "logits of the changed token",
+        &before[at * vocab..(at + 1) * vocab],
+        &after[at * vocab..(at + 1) * vocab],
+    )
 }
 
 /// Feeding tokens through the cache, some at once and then one by one, gives what one forward run gives; after a
@@ -299,13 +348,17 @@ pub fn fast_equals_reference(case: &Case) -> Law {
                 to.set(luthier_tensor::to_dtype(&from.value(), to.value().dtype(), from.value().account()));
             }
             let (loss, g) = crate::laws::gradients(&built, &case.spec, &LENGTHS, training(0), false);
-            let difference = g.iter().flatten().zip(gradients.iter().flatten()).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+            let difference =
+                g.iter().flatten().zip(gradients.iter().flatten()).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
             luthier_kernels::isa::force(None).map_err(|e| e.to_string())?;
             let errors = [(loss - exact.0).abs() / exact.0, difference.sqrt() / exact.1];
             // Relative errors of a sum over some forty rows through up to three blocks: a few units of rounding
             // (6e-8, 4e-3) a layer, added in quadrature.
             if errors.iter().any(|e| !(e < &tolerance)) {
-                return Err(format!("{dtype} on {tier:?}: loss {:e}, gradient {:e} off", errors[0], errors[1]));
+                return Err(format!(
+                    "{dtype} on {tier:?}: loss {:e}, gradient {:e} off",
+                    errors[0], errors[1]
+                ));
             }
         }
     }
@@ -339,7 +392,11 @@ pub fn flops_equal_formula(case: &Case) -> Law {
     let counted = count(&with) - count(&plain);
     let inner = case.spec.sites().into_iter().filter(|s| s.layer.is_some());
     let formula = inner.map(|s| case.method.cost(&s, n).forward_flops).sum::<u64>();
-    if counted == formula { Ok(()) } else { Err(format!("{counted} operations counted, {formula} by formula")) }
+    if counted == formula {
+        Ok(())
+    } else {
+        Err(format!("{counted} operations counted, {formula} by formula"))
+    }
 }
 
 /// Recompute gives the same bits.

@@ -95,7 +95,9 @@ impl Method for Mutant {
     fn declare(&self, scope: Scope<'_>) -> Vec<ParamSpec> {
         let mut specs = self.inner.declare(scope);
         match self.fault {
-            Fault::StartsElsewhere => specs.iter_mut().filter(|s| matches!(s.init, Init::Zeros)).for_each(|s| s.init = Init::Ones),
+            Fault::StartsElsewhere => {
+                specs.iter_mut().filter(|s| matches!(s.init, Init::Zeros)).for_each(|s| s.init = Init::Ones)
+            }
             Fault::HidesATensor if !specs.is_empty() => {
                 let role = luthier_contract::Role::Frozen;
                 specs.push(ParamSpec { name: "hidden", shape: vec![3], init: Init::Zeros, role });
@@ -137,7 +139,12 @@ impl Method for Mutant {
         delta
     }
 
-    fn merge(&self, site: &Site, tensors: &[(&'static str, Tensor)], weight: &Tensor) -> Result<Tensor, Unmergeable> {
+    fn merge(
+        &self,
+        site: &Site,
+        tensors: &[(&'static str, Tensor)],
+        weight: &Tensor,
+    ) -> Result<Tensor, Unmergeable> {
         match self.fault {
             Fault::MergeForgets | Fault::DoesNothing => Ok(weight.clone()),
             _ => self.inner.merge(site, tensors, weight),

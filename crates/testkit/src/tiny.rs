@@ -70,14 +70,23 @@ impl Built {
         for param in self.trainable() {
             let key = key.at(param.name());
             let value = param.value();
-            let moved = value.to_f64_vec().iter().enumerate().map(|(i, v)| v + 0.3 * key.normal(0, i as u64)).collect::<Vec<_>>();
+            let moved = value
+                .to_f64_vec()
+                .iter()
+                .enumerate()
+                .map(|(i, v)| v + 0.3 * key.normal(0, i as u64))
+                .collect::<Vec<_>>();
             param.set(Tensor::from_f64(value.shape(), &moved, value.dtype(), value.account()));
         }
     }
 
     /// A run over `context` under the adapter.
     pub fn run(&self, context: &Context) -> Run {
-        Run { context: Arc::new(context.clone()), adapters: vec![Applied::to_all(self.adapter.clone())], recompute: false }
+        Run {
+            context: Arc::new(context.clone()),
+            adapters: vec![Applied::to_all(self.adapter.clone())],
+            recompute: false,
+        }
     }
 }
 

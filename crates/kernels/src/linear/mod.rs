@@ -15,6 +15,7 @@ use crate::dropout::Dropout;
 use crate::matmul::{Compute, MAX_PRODUCTS, MatMut, MatRef, Options, Product, RightOperand, gemm, gemm_sum};
 use luthier_tensor::{Account, DType, Tape, Tensor, Var};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A frozen linear map `W [d_out, d_in]`, however it is stored (dense, quantised, mapped).
@@ -82,6 +83,9 @@ pub struct Delta {
     pub low_rank: Option<LowRank>,
     /// `[d_out]`, added to the output.
     pub bias: Option<Var>,
+    /// Rows of `x` that it applies to; all if none. For serving several adapters in one batch: a delta on some rows
+    /// does not train.
+    pub rows: Option<Range<usize>>,
 }
 
 /// A low-rank update `scale B A`.
@@ -116,7 +120,7 @@ pub fn linear(tape: &Tape, x: &Var, weight: &Weight, bias: Option<&Var>, deltas:
     *shape.last_mut().expect("an input has a last axis") = weight.d_out();
     let mut y = Tensor::scratch(&shape, input.dtype(), Account::Activation);
     let middles: Vec<Option<Tensor>> =
-        deltas.iter().map(|d| d.low_rank.as_ref().map(|l| middle(input, l))).collect();
+        deltas.iter().map(|d| d.low_rank.as_ref().map(|l| only_rows(middle(input, l), d.rows.as_ref()))).collect();
     let low_ranks: Vec<Product<'_>> = deltas
         .iter()
         .zip(&middles)
@@ -145,6 +149,7 @@ pub fn linear(tape: &Tape, x: &Var, weight: &Weight, bias: Option<&Var>, deltas:
     if !tape.wants(&parents) {
         return tape.record_one(&parents, y, |_| ());
     }
+    assert!(deltas.iter().all(|d| d.rows.is_none()), "a delta on some rows does not train");
     let saved = backward::Saved::new(x, weight, bias, deltas, middles);
     tape.record_one(&parents, y, move |b| saved.walk(b))
 }
@@ -177,17 +182,28 @@ fn add_products(c: &mut Tensor, products: &[Product<'_>]) {
     }
 }
 
+/// Zero outside `rows`, so that the update is.
+fn only_rows(mut u: Tensor, rows: Option<&Range<usize>>) -> Tensor {
+    if let Some(rows) = rows {
+        let (width, n) = (u.cols() * u.dtype().size(), u.rows());
+        let bytes = u.bytes_mut();
+        bytes[..rows.start.min(n) * width].fill(0);
+        bytes[rows.end.min(n) * width..].fill(0);
+    }
+    u
+}
+
 /// Adds biases: products of a column of ones, in f32, since a bias may be larger than what it is added to.
 fn add_biases(y: &mut Tensor, bias: Option<&Var>, deltas: &[Delta]) {
-    let biases: Vec<&Var> = bias.into_iter().chain(deltas.iter().filter_map(|d| d.bias.as_ref())).collect();
-    if biases.is_empty() {
-        return;
-    }
-    let ones = vec![1f32; y.rows()];
     let (n, d_out) = (y.rows(), y.cols());
+    let ones_on = |rows: &Range<usize>| (0..n).map(|i| f32::from(u8::from(rows.contains(&i)))).collect::<Vec<_>>();
+    let own = bias.into_iter().map(|b| (b, &None));
+    let added = deltas.iter().filter_map(|d| d.bias.as_ref().map(|b| (b, &d.rows)));
+    let biases: Vec<(&Var, Vec<f32>)> =
+        own.chain(added).map(|(b, rows)| (b, ones_on(rows.as_ref().unwrap_or(&(0..n))))).collect();
     let products: Vec<Product<'_>> = biases
         .iter()
-        .map(|b| {
+        .map(|(b, ones)| {
             assert_eq!(b.value().numel(), d_out, "length of a linear layer's bias");
             Product { a: MatRef::new(&ones[..], n, 1), b: RightOperand::View(MatRef::of(b.value())) }
         })

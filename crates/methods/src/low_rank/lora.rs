@@ -11,8 +11,8 @@
 //!   Dettmers 2023 (arXiv 2305.14314), section 4: adapting all linears is what matches full fine-tuning.
 use crate::peft::{self, Patterns};
 use luthier_contract::{
-    BaseParam, Card, Class, Context, Cost, Delta, Error, Hook, Init, LowRank, Master, Method, Paper, ParamSpec, Params,
-    Role, Scope, Site, SiteKind, Targets, Training, Unmergeable,
+    BaseParam, Card, Class, Context, Cost, Delta, Error, Hook, Init, LowRank, Master, Method, Paper,
+    ParamSpec, Params, Role, Scope, Site, SiteKind, Targets, Training, Unmergeable,
 };
 use luthier_kernels::elementwise;
 use luthier_tensor::{Tape, Tensor};
@@ -152,7 +152,9 @@ impl Lora {
     }
 
     fn saves_module(&self, module: &str) -> bool {
-        let named = |name: &String| module == name || module.strip_suffix(name.as_str()).is_some_and(|r| r.ends_with('.'));
+        let named = |name: &String| {
+            module == name || module.strip_suffix(name.as_str()).is_some_and(|r| r.ends_with('.'))
+        };
         self.modules_to_save.iter().any(named)
     }
 
@@ -182,7 +184,11 @@ impl Method for Lora {
         }
         let layers = sites.iter().filter_map(|s| s.layer).max().map_or(0, |i| i + 1);
         if let Some(layer) = self.layers.iter().find(|&&i| i >= layers) {
-            return Err(Self::setting("layers", layer, format!("blocks from 0 to {}", layers.saturating_sub(1))));
+            return Err(Self::setting(
+                "layers",
+                layer,
+                format!("blocks from 0 to {}", layers.saturating_sub(1)),
+            ));
         }
         if let Some(name) = self.modules_to_save.iter().find(|name| {
             let ends = |p: &BaseParam| p.module() == *name || p.module().ends_with(&format!(".{name}"));
@@ -201,7 +207,11 @@ impl Method for Lora {
             }
             if rank > site.d_in.min(site.d_out) {
                 let most = site.d_in.min(site.d_out);
-                return Err(Self::setting("rank", rank, format!("at most {most}, the smaller side of {site}")));
+                return Err(Self::setting(
+                    "rank",
+                    rank,
+                    format!("at most {most}, the smaller side of {site}"),
+                ));
             }
         }
         Ok(())
@@ -210,7 +220,12 @@ impl Method for Lora {
     fn declare(&self, scope: Scope<'_>) -> Vec<ParamSpec> {
         let Scope::Site(site) = scope else { return Vec::new() };
         let Some((r, _)) = self.at(site) else { return Vec::new() };
-        let spec = |name, shape: &[usize], init| ParamSpec { name, shape: shape.to_vec(), init, role: Role::Trainable };
+        let spec = |name, shape: &[usize], init| ParamSpec {
+            name,
+            shape: shape.to_vec(),
+            init,
+            role: Role::Trainable,
+        };
         let mut specs = vec![
             spec("lora_A", &[r, site.d_in], Init::KaimingUniform { fan_in: site.d_in }),
             spec("lora_B", &[site.d_out, r], Init::Zeros),
@@ -244,7 +259,11 @@ impl Method for Lora {
                 Bias::All => true,
                 Bias::LoraOnly => self.adapts_module_of(param),
             };
-        if bias || self.saves_module(param.module()) { Training::Trained(Master::F32) } else { Training::Frozen }
+        if bias || self.saves_module(param.module()) {
+            Training::Trained(Master::F32)
+        } else {
+            Training::Frozen
+        }
     }
 
     fn linear(&self, tape: &Tape, site: &Site, params: &Params, context: &Context) -> Delta {
@@ -256,11 +275,17 @@ impl Method for Lora {
             dropout: context.dropout(self.dropout, &site.path),
         };
         // PEFT's `lora_bias` is lora_B's own, so that the scale takes it along.
-        let bias = params.has("lora_B.bias").then(|| elementwise::scale(tape, params.get("lora_B.bias"), scale));
+        let bias =
+            params.has("lora_B.bias").then(|| elementwise::scale(tape, params.get("lora_B.bias"), scale));
         Delta { low_rank: Some(low_rank), bias }
     }
 
-    fn merge(&self, site: &Site, tensors: &[(&'static str, Tensor)], weight: &Tensor) -> Result<Tensor, Unmergeable> {
+    fn merge(
+        &self,
+        site: &Site,
+        tensors: &[(&'static str, Tensor)],
+        weight: &Tensor,
+    ) -> Result<Tensor, Unmergeable> {
         if self.update_bias {
             let reason = "an update with a bias of its own has no place in a base without one";
             return Err(Unmergeable { method: CARD.id, reason });

@@ -14,8 +14,11 @@ pub const FAMILY: Family = Family {
 };
 
 fn parse(config: &Config) -> Result<ModelSpec, Error> {
-    let (layers, d_model, heads) =
-        (config.count("num_hidden_layers")?, config.count("hidden_size")?, config.count("num_attention_heads")?);
+    let (layers, d_model, heads) = (
+        config.count("num_hidden_layers")?,
+        config.count("hidden_size")?,
+        config.count("num_attention_heads")?,
+    );
     let head_dim = config.count_or("head_dim", (d_model / heads).max(1))?;
     let max_positions = config.count_or("max_position_embeddings", 2048)?;
     let attention_bias = config.flag_or("attention_bias", false)?;

@@ -52,7 +52,11 @@ pub fn parse(config: &Config) -> Result<ModelSpec, Error> {
         });
     }
     if spec.head_dim % 2 != 0 {
-        return Err(Error::Config { key: "head_dim".into(), expected: "an even number".into(), got: spec.head_dim.to_string() });
+        return Err(Error::Config {
+            key: "head_dim".into(),
+            expected: "an even number".into(),
+            got: spec.head_dim.to_string(),
+        });
     }
     Ok(spec)
 }
