@@ -318,7 +318,7 @@ pub fn cache_equals_forward(case: &Case) -> Law {
     let vocab = case.spec.vocab;
     let run = built.run(&context);
     let mut cache = Cache::new(&case.spec, DType::F64);
-    let mut feed = |cache: &mut Cache, tokens: &[u32]| {
+    let feed = |cache: &mut Cache, tokens: &[u32]| {
         let hidden = built.model.decode(&mut [(cache, tokens)], &run.adapters);
         built.model.logits(&hidden, &run).to_f64_vec()
     };

@@ -22,6 +22,8 @@ macro_rules! laws {
     };
     ($case:expr; $($law:ident),* $(,)?) => {
         mod laws {
+            #[allow(unused_imports)]
+            use super::*;
             $(
                 #[test]
                 fn $law() {

@@ -105,7 +105,7 @@ pub fn build(case: &Case, dtype: DType) -> Built {
 }
 
 /// Trainable parameters by the method's formula, the base's own included.
-pub fn counted(case: &Case) -> usize {
+pub(crate) fn counted(case: &Case) -> usize {
     let added = case.spec.sites().iter().map(|s| case.method.count(Scope::Site(s))).sum::<usize>();
     let layers = (0..case.spec.layers).map(|i| case.method.count(Scope::Layer(i))).sum::<usize>();
     added + layers + case.method.count(Scope::Model)

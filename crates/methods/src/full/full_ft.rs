@@ -82,3 +82,6 @@ impl Method for FullFt {
         param.name.clone()
     }
 }
+
+#[cfg(test)]
+luthier_testkit::laws!(|| luthier_testkit::Case::new(FullFt::default()));

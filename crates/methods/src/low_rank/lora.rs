@@ -277,7 +277,7 @@ impl Method for Lora {
         // PEFT's `lora_bias` is lora_B's own, so that the scale takes it along.
         let bias =
             params.has("lora_B.bias").then(|| elementwise::scale(tape, params.get("lora_B.bias"), scale));
-        Delta { low_rank: Some(low_rank), bias }
+        Delta { low_rank: Some(low_rank), bias, rows: None }
     }
 
     fn merge(
@@ -331,3 +331,7 @@ impl Lora {
         self.at(&site).is_some()
     }
 }
+
+#[cfg(test)]
+#[path = "lora_tests.rs"]
+mod tests;

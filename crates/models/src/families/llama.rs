@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::spec::ModelSpec;
 
 /// Llama's row.
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     model_type: "llama",
     gguf: "llama",
     gguf_interleaved: true,

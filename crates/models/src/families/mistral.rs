@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::spec::ModelSpec;
 
 /// Mistral's row.
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     model_type: "mistral",
     gguf: "llama", // written as Llama by the converters; read as Llama
     gguf_interleaved: true,

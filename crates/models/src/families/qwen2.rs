@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::spec::ModelSpec;
 
 /// Qwen2's row.
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     model_type: "qwen2",
     gguf: "qwen2",
     gguf_interleaved: false,

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::spec::ModelSpec;
 
 /// Qwen3's row.
-pub const FAMILY: Family = Family {
+pub(super) const FAMILY: Family = Family {
     model_type: "qwen3",
     gguf: "qwen3",
     gguf_interleaved: false,
