@@ -1,14 +1,17 @@
-//! Floating-point operations that the matrix products of the engine have done.
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+//! Floating-point operations that the engine has done.
+use std::cell::Cell;
 
-static DONE: AtomicU64 = AtomicU64::new(0);
-
-/// Counts `n` operations (a multiply and an add are two).
-pub fn add_flops(n: u64) {
-    DONE.fetch_add(n, Relaxed);
+thread_local! {
+    static DONE: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Operations counted since the start of the process.
+/// Counts `n` operations (a multiply and an add are two) for the calling thread: the one that runs the tape, whatever
+/// threads the operation uses inside.
+pub fn add_flops(n: u64) {
+    DONE.set(DONE.get() + n);
+}
+
+/// Operations counted on this thread since it began.
 pub fn flops() -> u64 {
-    DONE.load(Relaxed)
+    DONE.get()
 }

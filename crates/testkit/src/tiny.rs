@@ -74,7 +74,7 @@ impl Built {
                 .to_f64_vec()
                 .iter()
                 .enumerate()
-                .map(|(i, v)| v + 0.3 * key.normal(0, i as u64))
+                .map(|(i, v)| v + 0.1 * key.normal(0, i as u64))
                 .collect::<Vec<_>>();
             param.set(Tensor::from_f64(value.shape(), &moved, value.dtype(), value.account()));
         }
