@@ -97,9 +97,9 @@ pub trait Method: fmt::Debug + Send + Sync {
         weight: &Tensor,
     ) -> Result<Tensor, Unmergeable>;
 
-    /// `adapter_config.json`: PEFT's where PEFT has the method, else our own type. `sites` are those adapted, `base`
-    /// the trained tensors of the base that the adapter carries.
-    fn adapter_config(&self, base_name: &str, sites: &[&Site], base: &[&BaseParam]) -> Value;
+    /// `adapter_config.json`: PEFT's where PEFT has the method, else our own type. `sites` are all of
+    /// the model's.
+    fn adapter_config(&self, base_name: &str, sites: &[Site]) -> Value;
 
     /// Name of a declared tensor in `adapter_model.safetensors`. PEFT's rule by default.
     fn tensor_key(&self, site: &Site, name: &str) -> String {

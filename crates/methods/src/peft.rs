@@ -2,12 +2,13 @@
 //!
 //! Field names, defaults and matching rules are those of PEFT 0.21 (`LoraConfig`, `get_pattern_key`).
 use crate::low_rank::lora::{Bias, Lora, Scaling};
-use luthier_contract::{BaseParam, Method, Site, Targets};
+use luthier_contract::{Method, Scope, Site, Targets};
 use luthier_tensor::{Account, Tensor};
 use regex::Regex;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
@@ -67,8 +68,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Patterns<T> {
 }
 
 /// `adapter_config.json` as PEFT writes it.
-pub(crate) fn lora_config(lora: &Lora, base_name: &str, sites: &[&Site], base: &[&BaseParam]) -> Value {
-    let _ = base;
+pub(crate) fn lora_config(lora: &Lora, base_name: &str, sites: &[Site]) -> Value {
     let patterns = |p: Value| if p.as_object().is_some_and(|m| !m.is_empty()) { p } else { json!({}) };
     let mut layers = lora.layers.clone();
     layers.sort_unstable();
@@ -106,7 +106,7 @@ pub(crate) fn lora_config(lora: &Lora, base_name: &str, sites: &[&Site], base: &
         "r": lora.rank,
         "rank_pattern": patterns(json!(lora.rank_pattern)),
         "revision": null,
-        "target_modules": target_modules(sites),
+        "target_modules": target_modules(lora, sites),
         "target_parameters": null,
         "task_type": "CAUSAL_LM",
         "trainable_token_indices": null,
@@ -123,21 +123,16 @@ fn whole_or_float(x: f64) -> Value {
     if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) }
 }
 
-/// The shortest list of names that means exactly `sites`: last parts of module paths if they suffice. Whether they
-/// do cannot be seen from the adapted sites alone, so that full paths are written where the last parts of some layers
-/// are missing.
-fn target_modules(sites: &[&Site]) -> Vec<String> {
+/// Names that mean exactly the adapted ones among `sites`: last parts of module paths if they suffice, else the paths.
+fn target_modules(lora: &Lora, sites: &[Site]) -> Vec<String> {
     let last = |s: &Site| s.module.rsplit('.').next().unwrap_or(&s.module).to_string();
-    let mut counts = std::collections::BTreeMap::<String, usize>::new();
-    for site in sites {
-        *counts.entry(last(site)).or_default() += 1;
+    let adapts = |s: &Site| lora.count(Scope::Site(s)) > 0;
+    let names = sites.iter().filter(|s| adapts(s)).map(last).collect::<BTreeSet<_>>();
+    let in_layers = |s: &Site| lora.layers.is_empty() || s.layer.is_some_and(|i| lora.layers.contains(&i));
+    if sites.iter().all(|s| (names.contains(&last(s)) && in_layers(s)) == adapts(s)) {
+        return names.into_iter().collect();
     }
-    let layers = sites.iter().filter_map(|s| s.layer).max().map_or(1, |i| i + 1);
-    let everywhere = |site: &&Site| site.layer.is_none() || counts[&last(site)] == layers;
-    if sites.iter().all(|s| everywhere(s)) {
-        return counts.into_keys().collect();
-    }
-    sites.iter().map(|s| s.module.clone()).collect()
+    sites.iter().filter(|s| adapts(s)).map(|s| s.module.clone()).collect()
 }
 
 /// What an `adapter_config.json` describes.

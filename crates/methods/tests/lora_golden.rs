@@ -23,7 +23,10 @@ fn compare(folder: &Path, dtype: DType, tolerance: f64) {
     let what = |part: &str| format!("{} {dtype}: {part}", folder.display());
     let text = std::fs::read_to_string(folder.join("adapter_config.json")).unwrap();
     let file = luthier_methods::read_config(&serde_json::from_str(&text).unwrap()).unwrap();
-    let (golden, tensors) = (Golden::open(&folder.join("golden.safetensors")), Golden::open(&folder.join("adapter_model.safetensors")));
+    let (golden, tensors) = (
+        Golden::open(&folder.join("golden.safetensors")),
+        Golden::open(&folder.join("adapter_model.safetensors")),
+    );
     let base = base_folder(folder);
     let spec = parse(&config(&base.join("config.json"))).unwrap();
     let method = file.method.clone();
@@ -31,10 +34,15 @@ fn compare(folder: &Path, dtype: DType, tolerance: f64) {
     let trains = |p: &BaseParam| method.trains(p);
     let options = LoadOptions { compute: dtype, storage: None, trains: &trains };
     let model = Model::load(spec.clone(), &Golden::open(&base), &options).unwrap();
-    let weight = |_: &luthier_contract::Site| -> Tensor { unreachable!("LoRA's first values do not read the base") };
+    let weight =
+        |_: &luthier_contract::Site| -> Tensor { unreachable!("LoRA's first values do not read the base") };
     let adapter = Arc::new(Adapter::init(method.clone(), &spec.sites(), 0, dtype.accumulator(), &weight));
     let (context, rows, targets) = golden.batch();
-    let run = Run { context: Arc::new(context), adapters: vec![Applied::to_all(adapter.clone())], recompute: false };
+    let run = Run {
+        context: Arc::new(context),
+        adapters: vec![Applied::to_all(adapter.clone())],
+        recompute: false,
+    };
     let logits = || {
         let hidden = model.hidden(&Tape::off(), &run);
         model.logits(hidden.value(), &run)
@@ -60,7 +68,11 @@ fn compare(folder: &Path, dtype: DType, tolerance: f64) {
 
     let tape = Tape::new();
     let loss = model.loss(&tape, &run, &rows, &targets);
-    assert!((loss.sum.value().item() / rows.len() as f64 - golden.get("loss").item()).abs() < tolerance, "{}", what("loss"));
+    assert!(
+        (loss.sum.value().item() / rows.len() as f64 - golden.get("loss").item()).abs() < tolerance,
+        "{}",
+        what("loss")
+    );
     let mut gradients = BTreeMap::<ParamId, Tensor>::new();
     tape.backward(loss.sum, 1.0 / rows.len() as f64, &mut gradients);
     let mut compared = 0;
@@ -72,7 +84,11 @@ fn compare(folder: &Path, dtype: DType, tolerance: f64) {
     assert_eq!(compared, slots.len(), "{}", what("gradients"));
 
     for (name, theirs) in golden.with_prefix("merged.") {
-        let site = spec.sites().into_iter().find(|s| name == format!("{}.weight", s.module)).expect("a site's weight");
+        let site = spec
+            .sites()
+            .into_iter()
+            .find(|s| name == format!("{}.weight", s.module))
+            .expect("a site's weight");
         let plain = model.weight(&site, dtype.accumulator());
         match method.merge(&site, &adapter.values(&site.path).expect("adapted"), &plain) {
             Ok(merged) => near(name, &merged, theirs),
@@ -82,12 +98,17 @@ fn compare(folder: &Path, dtype: DType, tolerance: f64) {
 
     // The counts agree, and what we would write names the same sites.
     assert_eq!(slots.iter().map(|(_, p)| p.value().numel()).sum::<usize>().to_string(), trainable(folder));
-    let sites = adapter.sites().map(|(s, _)| s).collect::<Vec<_>>();
-    let written = method.adapter_config("x", &sites, &[]);
+    let written = method.adapter_config("x", &spec.sites());
     let again = luthier_methods::read_config(&written).unwrap();
     for site in spec.sites() {
         let scope = luthier_contract::Scope::Site(&site);
-        assert_eq!(again.method.count(scope), method.count(scope), "{} {}", what("rewritten config at"), site.path);
+        assert_eq!(
+            again.method.count(scope),
+            method.count(scope),
+            "{} {}",
+            what("rewritten config at"),
+            site.path
+        );
     }
 }
 

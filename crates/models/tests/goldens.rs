@@ -19,7 +19,9 @@ fn variants(family: &str) -> Vec<PathBuf> {
 
 fn check(family: &str) {
     for folder in variants(family) {
-        for spelling in ["config.json", "config.old.json"].iter().map(|n| folder.join(n)).filter(|p| p.exists()) {
+        for spelling in
+            ["config.json", "config.old.json"].iter().map(|n| folder.join(n)).filter(|p| p.exists())
+        {
             for (dtype, tolerance) in [(DType::F64, 1e-5), (DType::F32, 1e-4)] {
                 compare(&folder, &spelling, dtype, tolerance);
             }
@@ -53,7 +55,8 @@ fn compare(folder: &Path, spelling: &Path, dtype: DType, tolerance: f64) {
     tape.backward(loss.sum, 1.0 / rows.len() as f64, &mut gradients);
     let mut compared = 0;
     for (name, theirs) in golden.with_prefix("grad.") {
-        let (_, param) = model.trained().iter().find(|(p, _)| p.name == name).expect("the golden's weight trains");
+        let (_, param) =
+            model.trained().iter().find(|(p, _)| p.name == name).expect("the golden's weight trains");
         near(name, &gradients[&param.id()], theirs);
         compared += 1;
     }

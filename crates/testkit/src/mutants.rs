@@ -40,7 +40,7 @@ impl Method for Nothing {
     fn merge(&self, _: &Site, _: &[(&'static str, Tensor)], weight: &Tensor) -> Result<Tensor, Unmergeable> {
         Ok(weight.clone())
     }
-    fn adapter_config(&self, _: &str, _: &[&Site], _: &[&BaseParam]) -> Value {
+    fn adapter_config(&self, _: &str, _: &[Site]) -> Value {
         Value::Null
     }
 }
@@ -132,7 +132,9 @@ impl Method for Mutant {
                 low_rank.dropout.iter_mut().for_each(|d| d.first_row = 0);
             }
             // The first run of a recomputed block is on a tape that notes leaves and keeps no nodes.
-            (Fault::ChangesWhenReplayed, Some(low_rank)) if tape.is_recording() && !tape.wants(&[&low_rank.a]) => {
+            (Fault::ChangesWhenReplayed, Some(low_rank))
+                if tape.is_recording() && !tape.wants(&[&low_rank.a]) =>
+            {
                 low_rank.scale *= 1.001;
             }
             _ => {}
@@ -152,7 +154,7 @@ impl Method for Mutant {
         }
     }
 
-    fn adapter_config(&self, base_name: &str, sites: &[&Site], base: &[&BaseParam]) -> Value {
-        self.inner.adapter_config(base_name, sites, base)
+    fn adapter_config(&self, base_name: &str, sites: &[Site]) -> Value {
+        self.inner.adapter_config(base_name, sites)
     }
 }

@@ -25,7 +25,7 @@ impl Case {
 /// Three shapes: odd sizes, other ratios of heads, with and without tied head, biases, query-key norms.
 pub fn spec(which: usize) -> ModelSpec {
     let (d_model, d_ff, heads, kv_heads, head_dim, vocab, layers) =
-        [(12, 20, 3, 1, 4, 23, 2), (10, 14, 4, 2, 6, 17, 1), (8, 24, 2, 2, 4, 31, 3)][which];
+        [(12, 20, 3, 1, 4, 23, 2), (10, 14, 4, 2, 6, 17, 1), (16, 24, 2, 2, 8, 31, 3)][which];
     ModelSpec {
         family: "llama",
         layers,

@@ -114,8 +114,11 @@ impl Session {
             let value = leaf.param.value();
             Tensor::zeros(value.shape(), value.dtype().accumulator(), Account::Gradient)
         };
-        let mut gradients =
-            self.leaves.iter().map(|l| sums.0.remove(&l.param.id()).unwrap_or_else(|| zero(l))).collect::<Vec<_>>();
+        let mut gradients = self
+            .leaves
+            .iter()
+            .map(|l| sums.0.remove(&l.param.id()).unwrap_or_else(|| zero(l)))
+            .collect::<Vec<_>>();
         // One division, by the tokens of the whole step.
         let mean = 1.0 / tokens.max(1) as f64;
         let step = Step { t: self.t, lr: self.schedule.rate(self.t as usize), seed: self.seed };

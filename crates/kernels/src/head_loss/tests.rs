@@ -14,7 +14,7 @@ fn low_rank(a: &Var, b: &Var, bias: Option<&Var>) -> Delta {
     let key = Key::new(5, Stream::Dropout);
     let dropout = Some(Dropout { p: 0.4, key, first_row: 3 });
     let low_rank = Some(LowRank { a: a.clone(), b: b.clone(), scale: 1.7, dropout });
-    Delta { low_rank, bias: bias.cloned() }
+    Delta { low_rank, bias: bias.cloned(), rows: None }
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Method for FullFt {
         Ok(weight.clone())
     }
 
-    fn adapter_config(&self, base_name: &str, _: &[&Site], _: &[&BaseParam]) -> Value {
+    fn adapter_config(&self, base_name: &str, _: &[Site]) -> Value {
         json!({ "luthier_type": CARD.id, "version": 1, "base_model_name_or_path": base_name })
     }
 

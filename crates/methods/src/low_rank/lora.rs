@@ -295,8 +295,8 @@ impl Method for Lora {
         Ok(peft::add_product(weight, find("lora_B"), find("lora_A"), scale))
     }
 
-    fn adapter_config(&self, base_name: &str, sites: &[&Site], base: &[&BaseParam]) -> Value {
-        peft::lora_config(self, base_name, sites, base)
+    fn adapter_config(&self, base_name: &str, sites: &[Site]) -> Value {
+        peft::lora_config(self, base_name, sites)
     }
 
     fn tensor_key(&self, site: &Site, name: &str) -> String {
