@@ -109,7 +109,7 @@ def make_bytes():
         "chat": chat,
         "chat_ids": t.encode(chat, add_special_tokens=False).ids,
     }
-    (HERE / "bytes.golden.json").write_text(json.dumps(golden, ensure_ascii=False, indent=1))
+    (HERE / "bytes.golden.json").write_text(json.dumps(golden, ensure_ascii=False, separators=(",", ":")))
 
 
 def make_pieces():
@@ -240,7 +240,7 @@ def make_templates():
             case["text"] = text
             cases.append(case)
     (HERE / "templates.golden.json").write_text(
-        json.dumps({"made_with": MADE_WITH, "cases": cases}, ensure_ascii=False, indent=1)
+        json.dumps({"made_with": MADE_WITH, "cases": cases}, ensure_ascii=False, separators=(",", ":"))
     )
 
 

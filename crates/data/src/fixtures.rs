@@ -15,13 +15,13 @@ pub(crate) fn json_of(text: &str) -> Value {
 
 /// Byte-level BPE with the ChatML tokens; EOS is `<|im_end|>`.
 pub(crate) fn bytes(template: Option<&str>) -> Tokenizer {
-    bytes_with(json!({
+    bytes_with(&json!({
         "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "unk_token": "<|endoftext|>",
         "chat_template": template,
     }))
 }
 
-pub(crate) fn bytes_with(config: Value) -> Tokenizer {
+pub(crate) fn bytes_with(config: &Value) -> Tokenizer {
     let config = Some(config.to_string().into_bytes());
     Tokenizer::from_files(TokenizerFiles { tokenizer: BYTES.to_vec(), config, ..TokenizerFiles::default() })
         .unwrap()

@@ -22,6 +22,7 @@ pub(crate) struct Item {
 }
 
 /// One row after tokenising.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts that are counted")]
 pub(crate) struct Part {
     pub(crate) made: Made,
     pub(crate) content: ContentHash,
@@ -47,13 +48,16 @@ impl Set {
         files: &[FileReport],
         problems: &mut Problems,
     ) -> Result<Self, Error> {
-        let parts: Vec<Result<Part, (Item, Error)>> =
-            items.into_par_iter().map(|item| Part::make(&item, maker).map_err(|e| (item, e))).collect();
+        let parts: Vec<Result<Part, Box<(Item, Error)>>> = items
+            .into_par_iter()
+            .map(|item| Part::make(&item, maker).map_err(|e| Box::new((item, e))))
+            .collect();
         let mut good = Vec::with_capacity(parts.len());
         for part in parts {
             match part {
                 Ok(part) => good.push(part),
-                Err((item, error)) => {
+                Err(failed) => {
+                    let (item, error) = *failed;
                     let kind = match error {
                         Error::Template { what } => ProblemKind::Template { what },
                         Error::Tokenize { what, .. } => ProblemKind::Tokenize { what },
@@ -162,7 +166,9 @@ impl Part {
         match &item.record {
             Record::Text(text) => look(text),
             Record::Chat { messages, .. } => {
-                messages.iter().for_each(|message| look(&message.content));
+                for message in messages {
+                    look(&message.content);
+                }
                 let says_nothing = |role: Role| {
                     let last = messages.iter().rfind(|m| m.role == role);
                     last.is_some_and(|m| m.content.trim().is_empty() && m.extra.is_empty())

@@ -1,6 +1,6 @@
 //! Train and eval from one set of rows: by seed, equal prompts on one side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
@@ -73,21 +73,21 @@ pub(crate) fn split(groups: &[ContentHash], fraction: f64, seed: u64) -> Result<
         .map(|(group, size)| (mix(mix(seed ^ group as u64) ^ (group >> 64) as u64), group, size))
         .collect();
     order.sort_unstable();
-    let mut taken: BTreeMap<ContentHash, ()> = BTreeMap::new();
+    let mut taken: BTreeSet<ContentHash> = BTreeSet::new();
     let mut count = 0;
     for &(_, group, size) in &order {
         if count + size <= wanted {
             count += size;
-            taken.insert(group, ());
+            taken.insert(group);
         }
     }
     if taken.is_empty() {
         // Every group is larger than the fraction: the smallest one is the nearest.
         if let Some(&(_, group, _)) = order.iter().min_by_key(|(_, _, size)| *size) {
-            taken.insert(group, ());
+            taken.insert(group);
         }
     }
-    Ok(groups.iter().map(|group| taken.contains_key(group)).collect())
+    Ok(groups.iter().map(|group| taken.contains(group)).collect())
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 fn questions(n: usize) -> String {
-    (0..n).map(|i| format!("{{\"question\": \"What is {i} + 1?\", \"answer\": \"{}\"}}\n", i + 1)).collect()
+    let row = |i| format!("{{\"question\": \"What is {i} + 1?\", \"answer\": \"{}\"}}\n", i + 1);
+    (0..n).map(row).collect()
 }
 
 fn spec(folder: &Path, text: &str) -> DataSpec {
@@ -132,7 +133,8 @@ fn a_fraction_keeps_duplicates_on_one_side() {
 #[test]
 fn a_text_file_is_split_by_its_chunks() {
     let folder = tempfile::tempdir().unwrap();
-    let text: String = (0..200).map(|i| format!("Line {i} of the luthier's book.\n")).collect();
+    let line = |i| format!("Line {i} of the luthier's book.\n");
+    let text: String = (0..200).map(line).collect();
     let train = vec![write(folder.path(), "book.txt", &text)];
     let spec = DataSpec { train, eval: EvalSpec::Fraction(0.25), max_tokens: 32, ..DataSpec::default() };
     let dataset = load(&spec, &fixtures::bytes(None)).unwrap();

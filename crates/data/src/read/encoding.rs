@@ -68,7 +68,7 @@ fn decode_as(path: &Path, bytes: &[u8], encoding: &'static Encoding) -> Result<(
 }
 
 fn wrong(path: &Path, bytes: &[u8], at: usize, found: String, label: Option<&'static str>) -> Error {
-    let line = bytes[..at].iter().filter(|&&b| b == b'\n').count() as u64 + 1;
+    let line = super::count(&bytes[..at], b'\n') as u64 + 1;
     Error::Encoding { path: path.to_owned(), line, expected: "UTF-8".to_owned(), found, label }
 }
 

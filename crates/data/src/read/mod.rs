@@ -121,6 +121,11 @@ fn forbidden(value: &Value) -> Option<u32> {
     }
 }
 
+/// How often a byte occurs.
+fn count(bytes: &[u8], byte: u8) -> usize {
+    bytes.iter().map(|&b| usize::from(b == byte)).sum()
+}
+
 /// Names a JSON value's kind.
 pub(crate) fn kind_of(value: &Value) -> &'static str {
     match value {

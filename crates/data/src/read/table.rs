@@ -32,7 +32,7 @@ pub(super) fn rows(text: &str, separator: Option<u8>, sink: &mut Sink) {
         }
         let line = lines.first_text_after(start);
         let raw = text.as_bytes().get(start..end).unwrap_or_default();
-        if raw.iter().filter(|&&b| b == b'"').count() % 2 == 1 {
+        if super::count(raw, b'"') % 2 == 1 {
             sink.problem(line, None, ProblemKind::Csv { what: "a quote opens here and never closes".into() });
         } else if raw.len() > ROW_LIMIT {
             sink.problem(line, None, ProblemKind::TooLong { bytes: raw.len(), limit: ROW_LIMIT });
@@ -74,7 +74,7 @@ impl LineCounter<'_> {
         while self.text.get(end).is_some_and(|b| matches!(b, b'\n' | b'\r')) {
             end += 1;
         }
-        self.line += self.text[self.at..end].iter().filter(|&&b| b == b'\n').count() as u64;
+        self.line += super::count(&self.text[self.at..end], b'\n') as u64;
         self.at = end;
         self.line
     }

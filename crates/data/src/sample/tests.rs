@@ -26,7 +26,7 @@ fn shown(tokenizer: &Tokenizer, sample: &Sample) -> String {
     let mut at = 0;
     for run in sample.labelled.chunk_by(|a, b| a == b) {
         let piece = tokenizer.decode_raw(&sample.tokens[at..at + run.len()]).unwrap();
-        text += &if run[0] { format!("[{piece}]") } else { piece };
+        text.extend(if run[0] { ["[", &piece, "]"] } else { ["", &piece, ""] });
         at += run.len();
     }
     text

@@ -165,6 +165,7 @@ pub(super) fn unmarked(marked: String) -> (String, Vec<Range<usize>>) {
 }
 
 /// `tojson` as transformers defines it: Python's `json.dumps` with non-ASCII kept and nothing escaped for HTML.
+#[allow(clippy::needless_pass_by_value, reason = "the form of the engine's filters")]
 fn to_json(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
     let sorts: Option<bool> = options.get("sort_keys")?;
@@ -314,9 +315,8 @@ impl Date {
                 Some('p') => text.push_str("AM"),
                 Some('Z') => text.push_str("UTC"),
                 Some('F') => text.push_str(&self.format("%Y-%m-%d")),
-                Some('%') => text.push('%'),
+                Some('%') | None => text.push('%'),
                 Some(other) => text.extend(['%', other]),
-                None => text.push('%'),
             }
         }
         text

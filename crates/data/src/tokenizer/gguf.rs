@@ -60,18 +60,18 @@ pub struct GgufTokenizer {
 
 impl Tokenizer {
     /// Builds the tokenizer that a GGUF file describes.
-    pub fn from_gguf(gguf: GgufTokenizer) -> Result<Self, Error> {
-        check(&gguf)?;
+    pub fn from_gguf(gguf: &GgufTokenizer) -> Result<Self, Error> {
+        check(gguf)?;
         let adds_bos = gguf.add_bos.unwrap_or_else(|| match gguf.model.as_str() {
             "llama" => true,
             _ => gguf.pre.as_deref().and_then(pre_tokenizer).is_some_and(|pre| pre.adds_bos),
         }) && gguf.bos.is_some();
         let mut tree = match gguf.model.as_str() {
-            "gpt2" => byte_level(&gguf)?,
-            "llama" => sentence_piece(&gguf)?,
+            "gpt2" => byte_level(gguf)?,
+            "llama" => sentence_piece(gguf)?,
             other => return refuse(format!("tokenizer.ggml.model is `{other}`, known are gpt2 and llama")),
         };
-        tree["added_tokens"] = added_tokens(&gguf);
+        tree["added_tokens"] = added_tokens(gguf);
         if let (true, Some(bos)) = (adds_bos, gguf.bos) {
             tree["post_processor"] = starts_with(&gguf.tokens[bos as usize], bos);
         }
@@ -84,7 +84,7 @@ impl Tokenizer {
         let template = check_template_size(gguf.chat_template.clone())?;
         let files = vec![
             ("tokenizer.json".to_owned(), tree.to_string().into_bytes()),
-            ("tokenizer_config.json".to_owned(), config(&gguf, adds_bos).to_string().into_bytes()),
+            ("tokenizer_config.json".to_owned(), config(gguf, adds_bos).to_string().into_bytes()),
         ];
         let mut tokenizer = Self::assemble(main, continuation, special, template, files);
         tokenizer.vocab = tokenizer.vocab.max(gguf.tokens.len());

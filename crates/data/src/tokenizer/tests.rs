@@ -27,7 +27,7 @@ fn byte_level_ids_are_the_references() {
 fn gguf_byte_level_ids_are_the_references_for_each_pre_tokenizer() {
     let golden = fixtures::json_of(fixtures::BYTES_GOLDEN);
     for (pre, expected) in golden["ids"].as_object().unwrap() {
-        let tokenizer = Tokenizer::from_gguf(fixtures::bytes_gguf(Some(pre))).unwrap();
+        let tokenizer = Tokenizer::from_gguf(&fixtures::bytes_gguf(Some(pre))).unwrap();
         for (text, ids) in strings(&golden["texts"]).iter().zip(ids(expected)) {
             assert_eq!(tokenizer.encode(text).unwrap(), ids, "{pre} {text:?}");
         }
@@ -39,7 +39,7 @@ fn gguf_byte_level_ids_are_the_references_for_each_pre_tokenizer() {
 #[test]
 fn sentence_piece_ids_are_the_references_from_json_and_gguf() {
     let golden = fixtures::json_of(fixtures::PIECES_GOLDEN);
-    let gguf = Tokenizer::from_gguf(fixtures::pieces_gguf()).unwrap();
+    let gguf = Tokenizer::from_gguf(&fixtures::pieces_gguf()).unwrap();
     for tokenizer in [&fixtures::pieces(None), &gguf] {
         let decoded = strings(&golden["decoded"]);
         for ((text, ids), decoded) in strings(&golden["texts"]).iter().zip(ids(&golden["ids"])).zip(decoded) {
@@ -56,7 +56,7 @@ fn sentence_piece_ids_are_the_references_from_json_and_gguf() {
 fn the_files_of_a_gguf_tokenizer_load_as_the_same_tokenizer() {
     for gguf in [fixtures::bytes_gguf(Some("llama-bpe")), fixtures::pieces_gguf()] {
         let gguf = GgufTokenizer { chat_template: Some("{{ 1 }}".into()), add_bos: Some(true), ..gguf };
-        let first = Tokenizer::from_gguf(gguf).unwrap();
+        let first = Tokenizer::from_gguf(&gguf).unwrap();
         let file = |name: &str| first.files().iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.clone());
         let second = Tokenizer::from_files(TokenizerFiles {
             tokenizer: file("tokenizer.json").unwrap(),
@@ -78,7 +78,7 @@ fn the_files_of_a_gguf_tokenizer_load_as_the_same_tokenizer() {
 #[test]
 fn defaults_of_add_bos_depend_on_the_kind() {
     let adds = |gguf: GgufTokenizer| {
-        Tokenizer::from_gguf(GgufTokenizer { add_bos: None, ..gguf }).unwrap().adds_bos()
+        Tokenizer::from_gguf(&GgufTokenizer { add_bos: None, ..gguf }).unwrap().adds_bos()
     };
     assert!(adds(fixtures::pieces_gguf()));
     assert!(adds(fixtures::bytes_gguf(Some("llama-bpe"))));
@@ -116,7 +116,7 @@ fn stop_ids_come_from_all_files_once() {
 #[test]
 fn templates_are_found_in_every_place() {
     let with = |template: Value| {
-        fixtures::bytes_with(json!({"chat_template": template})).template().map(str::to_owned)
+        fixtures::bytes_with(&json!({"chat_template": template})).template().map(str::to_owned)
     };
     assert_eq!(with(json!("a")).as_deref(), Some("a"));
     assert_eq!(
@@ -229,7 +229,7 @@ fn dropout_truncation_and_padding_of_the_file_are_off() {
 
 #[test]
 fn wrong_gguf_arrays_are_refused() {
-    let refused = |gguf: GgufTokenizer| Tokenizer::from_gguf(gguf).unwrap_err().to_string();
+    let refused = |gguf: GgufTokenizer| Tokenizer::from_gguf(&gguf).unwrap_err().to_string();
     let base = || fixtures::bytes_gguf(Some("smollm"));
     assert!(refused(GgufTokenizer { model: "bert".into(), ..base() }).contains("`bert`"));
     assert!(refused(GgufTokenizer { tokens: vec![], ..base() }).contains("has 0 entries"));
@@ -255,7 +255,7 @@ fn wrong_gguf_arrays_are_refused() {
 fn scores_that_are_no_numbers_do_not_panic() {
     let mut gguf = fixtures::pieces_gguf();
     gguf.scores.fill(f32::NAN);
-    assert!(Tokenizer::from_gguf(gguf).is_ok());
+    assert!(Tokenizer::from_gguf(&gguf).is_ok());
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn unknown_text_is_seen() {
     assert_eq!(tokenizer.dropped_characters("abc da", &mut BTreeMap::new()), 2);
     assert_eq!(fixtures::bytes(None).dropped_characters("琴", &mut BTreeMap::new()), 0);
     // UNK that is also EOS is not unknown text.
-    let both = fixtures::bytes_with(json!({"eos_token": "<|im_end|>", "unk_token": "<|im_end|>"}));
+    let both = fixtures::bytes_with(&json!({"eos_token": "<|im_end|>", "unk_token": "<|im_end|>"}));
     assert!(!both.is_unknown(2) && fixtures::pieces(None).is_unknown(0));
 }
 
