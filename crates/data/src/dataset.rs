@@ -127,7 +127,7 @@ pub fn load(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<Dataset, Error> {
         return Err(Error::Rows { problems });
     }
     if let EvalSpec::Fraction(fraction) = spec.eval {
-        eval = train.split_off(fraction, spec.seed)?;
+        eval = train.split_off(fraction, spec.seed, &maker)?;
     }
     let report = examine(&train, &eval, files, &maker)?;
     let examples = eval.parts.iter_mut().filter_map(|part| part.made.example.take()).collect();

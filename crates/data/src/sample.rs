@@ -207,9 +207,16 @@ impl Maker<'_> {
         Ok(made)
     }
 
+    /// Tokens, and those among them that stand for unknown text.
+    pub(crate) fn counts(&self, tokens: &[u32]) -> (u64, u64) {
+        let unknown = tokens.iter().filter(|&&id| self.tokenizer.is_unknown(id)).count();
+        (tokens.len() as u64, unknown as u64)
+    }
+
     fn count(&self, tokens: &[u32], made: &mut Made) {
-        made.tokens += tokens.len() as u64;
-        made.unknown += tokens.iter().filter(|&&id| self.tokenizer.is_unknown(id)).count() as u64;
+        let (all, unknown) = self.counts(tokens);
+        made.tokens += all;
+        made.unknown += unknown;
         let bos = self.tokenizer.special().bos;
         // Where one token is both, a template may well write it twice at a start.
         if bos.is_some() && bos != self.tokenizer.special().eos {

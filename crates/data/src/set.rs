@@ -72,12 +72,14 @@ impl Set {
     }
 
     /// Takes a share of the rows out. A set of one text is split by its chunks.
-    pub(crate) fn split_off(&mut self, fraction: f64, seed: u64) -> Result<Self, Error> {
+    pub(crate) fn split_off(&mut self, fraction: f64, seed: u64, maker: &Maker<'_>) -> Result<Self, Error> {
         let mut groups: Vec<ContentHash> = self.parts.iter().map(|part| part.prompt).collect();
         if groups.iter().collect::<BTreeSet<_>>().len() < 2 {
             if self.parts.iter().all(|part| part.is_text) {
-                self.parts =
-                    std::mem::take(&mut self.parts).into_iter().flat_map(Part::into_chunks).collect();
+                self.parts = std::mem::take(&mut self.parts)
+                    .into_iter()
+                    .flat_map(|part| part.into_chunks(maker))
+                    .collect();
             }
             // Equal prompts with differing answers: the answers are what can be kept apart.
             groups = self.parts.iter().map(|part| part.content).collect();
@@ -180,8 +182,8 @@ impl Part {
         Ok(part)
     }
 
-    /// One part a sample, for a text that is split by its chunks. The row's counts stay with the first.
-    fn into_chunks(mut self) -> Vec<Self> {
+    /// One part a sample, for a text that is split by its chunks. The row's characters stay with the first.
+    fn into_chunks(mut self, maker: &Maker<'_>) -> Vec<Self> {
         let samples = std::mem::take(&mut self.made.samples);
         let mut first = Some(self);
         let chunk = |sample: Sample| {
@@ -197,6 +199,7 @@ impl Part {
                 characters: (0, 0),
             });
             (part.content, part.prompt) = (content, content);
+            (part.made.tokens, part.made.unknown) = maker.counts(&sample.tokens);
             part.made.samples = vec![sample];
             part
         };

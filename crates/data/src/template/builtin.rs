@@ -5,12 +5,12 @@ pub(super) const CHATML: &str = "\
 {% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
 {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-/// Headings that any tokenizer can spell; an answer ends with the tokenizer's end token.
+/// Headings in plain words; an answer ends with the tokenizer's end token. `mark` is what a heading begins with.
 pub(super) const PLAIN: &str = "\
 {% for message in messages %}\
 {% if message['role'] == 'system' or message['role'] == 'developer' %}{{ message['content'] + '\n\n' }}\
-{% elif message['role'] == 'assistant' %}{{ '### Response:\n' + message['content'] + (eos_token or '') }}{% if not loop.last %}{{ '\n\n' }}{% endif %}\
-{% elif message['role'] == 'tool' %}{{ '### Result:\n' + message['content'] + '\n\n' }}\
-{% else %}{{ '### Instruction:\n' + message['content'] + '\n\n' }}{% endif %}\
+{% elif message['role'] == 'assistant' %}{{ mark + 'Response:\n' + message['content'] + (eos_token or '') }}{% if not loop.last %}{{ '\n\n' }}{% endif %}\
+{% elif message['role'] == 'tool' %}{{ mark + 'Result:\n' + message['content'] + '\n\n' }}\
+{% else %}{{ mark + 'Instruction:\n' + message['content'] + '\n\n' }}{% endif %}\
 {% endfor %}\
-{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}";
+{% if add_generation_prompt %}{{ mark + 'Response:\n' }}{% endif %}";

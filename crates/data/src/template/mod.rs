@@ -19,6 +19,9 @@ use crate::tokenizer::Tokenizer;
 use engine::Engine;
 pub(crate) use engine::{SPAN_END, SPAN_START};
 
+/// What the plain template's headings begin with, as in Alpaca's prompts.
+const MARK: &str = "### ";
+
 /// Where a template comes from.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -122,6 +125,11 @@ impl Template {
             if is_spelt || matches!(origin, TemplateSource::Model | TemplateSource::Given) {
                 globals.insert(name.to_owned(), Value::String(token));
             }
+        }
+        // Small vocabularies may not have the sign.
+        if origin == TemplateSource::Plain {
+            let is_known = tokenizer.encode(MARK)?.iter().all(|&id| !tokenizer.is_unknown(id));
+            globals.insert("mark".to_owned(), json!(if is_known { MARK } else { "" }));
         }
         Ok(Self { engine: Some(Engine::new(source)?), source: origin, globals })
     }

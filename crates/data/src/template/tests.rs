@@ -138,7 +138,7 @@ proptest::proptest! {
     #[test]
     fn pieces_rejoin_to_the_full_rendering(turns in conversation(), which in 0..4_usize) {
         let source = [CHATML, builtin::PLAIN, FORGETS_THINKING, "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"][which];
-        let template = template(source);
+        let template = if which == 1 { Template::plain(&fixtures::bytes(None)).unwrap() } else { template(source) };
         let messages: Vec<Message> = turns.iter().flat_map(|(q, a)| [user(q), assistant(a)]).collect();
         let full = template.render(&messages, None).unwrap();
         match template.layout(&messages, None) {
@@ -160,4 +160,21 @@ proptest::proptest! {
             Err(error) => proptest::prop_assert!(matches!(error, Error::TemplateSpans { .. }), "{}", error),
         }
     }
+}
+
+#[test]
+fn headings_use_only_signs_that_the_vocabulary_has() {
+    let files = crate::TokenizerFiles {
+        tokenizer: json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "BPE", "dropout": null, "unk_token": "?", "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": {"?": 0, "a": 1}, "merges": []},
+        })
+        .to_string()
+        .into_bytes(),
+        ..Default::default()
+    };
+    let small = Template::plain(&Tokenizer::from_files(files).unwrap()).unwrap();
+    assert_eq!(small.render_prompt(&[user("a")], None).unwrap(), "Instruction:\na\n\nResponse:\n");
 }

@@ -196,6 +196,9 @@ const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N
 /// Tekken (Mistral NeMo): words split where lower case turns upper, single digits.
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+// Differs from transformers' GGUF loader: it splits every `gpt2` model as GPT-2 does, whatever `pre` says, so that two
+// spaces before a digit become other ids than the model was trained on. Here, as in llama.cpp, `pre` decides.
+
 /// How a `pre` name splits text before BPE.
 struct PreTokenizer {
     /// Applied one after the other, each to the pieces of the one before.
