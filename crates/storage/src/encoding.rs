@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use luthier_tensor::DType;
+
 /// Elements of one ggml block (`QK8_0`, `QK4_0`, `QK4_1`: all 32).
 pub const BLOCK: usize = 32;
 
@@ -185,6 +187,19 @@ impl Encoding {
             Self::Q8_0 => "Q8_0",
             Self::Q4_0 => "Q4_0",
             Self::Q4_1 => "Q4_1",
+        }
+    }
+}
+
+impl From<DType> for Encoding {
+    fn from(dtype: DType) -> Self {
+        match dtype {
+            DType::F64 => Self::F64,
+            DType::F32 => Self::F32,
+            DType::Bf16 => Self::Bf16,
+            DType::F16 => Self::F16,
+            DType::U8 => Self::U8,
+            DType::U32 => Self::U32,
         }
     }
 }

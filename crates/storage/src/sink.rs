@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use half::{bf16, f16};
+use luthier_tensor::{Account, DType, Tensor, to_dtype};
 
 use crate::Error;
 use crate::blocks::{self, BlockFault};
@@ -80,6 +81,17 @@ impl<'w> TensorSink<'w> {
         Ok(())
     }
 
+    /// Takes a whole tensor: as it is where its type is the declared one, else by way of f32.
+    pub fn write_tensor(&mut self, tensor: &Tensor) -> Result<(), Error> {
+        if Encoding::from(tensor.dtype()) == self.tensor.encoding {
+            return self.write_bytes(tensor.bytes());
+        }
+        if !tensor.dtype().is_float() {
+            return Err(self.cannot_encode());
+        }
+        self.write_f32(to_dtype(tensor, DType::F32, Account::Workspace).slice())
+    }
+
     fn encode(&mut self, values: &[f32]) -> Result<(), Error> {
         let mut piece = std::mem::take(&mut self.piece);
         piece.clear();
@@ -113,14 +125,7 @@ impl<'w> TensorSink<'w> {
                     .map_err(|BlockFault { index, value }| self.out_of_range(first + index, value))?;
                 self.carry = pending.split_off(whole);
             }
-            encoding => {
-                return Err(Error::CannotEncode {
-                    tensor: self.tensor.name.clone(),
-                    encoding,
-                    format: "this program",
-                    allowed: "no conversion from numbers except to F32, F16, BF16 and Q8_0",
-                });
-            }
+            _ => return Err(self.cannot_encode()),
         }
         self.write_bytes(&piece)?;
         self.piece = piece;
@@ -133,6 +138,15 @@ impl<'w> TensorSink<'w> {
 
     fn wrong_length(&self) -> Error {
         Error::WrongLength { tensor: self.tensor.name.clone(), expected: self.expected, got: self.given }
+    }
+
+    fn cannot_encode(&self) -> Error {
+        Error::CannotEncode {
+            tensor: self.tensor.name.clone(),
+            encoding: self.tensor.encoding,
+            format: "this program",
+            allowed: "conversions from floats to F32, F16, BF16 and Q8_0",
+        }
     }
 
     fn out_of_range(&self, index: usize, value: f32) -> Error {

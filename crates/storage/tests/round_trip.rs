@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use luthier_storage::gguf::{Array, Metadata, Value};
 use luthier_storage::{Checkpoint, Declared, Encoding, Error, pt_metadata, write_gguf, write_safetensors};
+use luthier_tensor::{Account, DType, Tensor, to_dtype};
 use proptest::prelude::*;
 
 /// Bytes that follow from a tensor's name, so that a swapped tensor is noticed.
@@ -162,6 +163,29 @@ proptest! {
         let read = Checkpoint::open(&path).unwrap();
         prop_assert!(read.stored("w").unwrap().bytes() == whole);
     }
+}
+
+#[test]
+fn tensors_of_any_type_are_written_as_declared() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    let values = Tensor::from_f64(&[4], &[1.0, -2.5, 0.1, 300.0], DType::F64, Account::Workspace);
+    let all = [Encoding::F64, Encoding::F32, Encoding::Bf16, Encoding::F16];
+    let tensors = all.map(|e| Declared::new(e.name(), e, [4]));
+    write_safetensors::<Error>(&path, &pt_metadata(), &tensors, |_, sink| sink.write_tensor(&values))
+        .unwrap();
+    let read = Checkpoint::open(&path).unwrap();
+    for (name, dtype) in
+        [("F64", DType::F64), ("F32", DType::F32), ("BF16", DType::Bf16), ("F16", DType::F16)]
+    {
+        let expected = to_dtype(&values, dtype, Account::Workspace);
+        assert_eq!(read.read(name).unwrap().bytes(), expected.bytes(), "{name}");
+        assert_eq!(Encoding::from(dtype).name(), name);
+    }
+    let ids = [Declared::new("ids", Encoding::I64, [4])];
+    let refused =
+        write_safetensors::<Error>(&path, &pt_metadata(), &ids, |_, sink| sink.write_tensor(&values));
+    assert!(matches!(refused, Err(Error::CannotEncode { .. })), "{refused:?}");
 }
 
 #[test]

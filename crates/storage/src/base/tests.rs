@@ -120,6 +120,26 @@ fn a_single_row_has_the_same_bits_on_every_tier() {
 }
 
 #[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let base = BlockBase::new(&matrix(Encoding::Q4_1, 300, 128, 5)).unwrap();
+    for n in [1, 4] {
+        let (x, dy) = (activations(n, 128, DType::Bf16, 6), activations(n, 300, DType::Bf16, 7));
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut y = Tensor::zeros(&[n, 300], DType::Bf16, Account::Workspace);
+                let mut dx = Tensor::zeros(&[n, 128], DType::Bf16, Account::Workspace);
+                base.forward_into(&x, &mut y, false);
+                base.input_grad_into(&dy, &mut dx, false);
+                (y.bytes().to_vec(), dx.bytes().to_vec())
+            })
+        };
+        let one = run(1);
+        assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one), "n {n}");
+    }
+}
+
+#[test]
 fn rows_are_those_of_the_decoded_weight() {
     for encoding in ENCODINGS {
         let base = BlockBase::new(&matrix(encoding, 40, 64, 11)).unwrap();
