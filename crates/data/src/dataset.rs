@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::error::Error;
+use crate::findings::findings;
 use crate::format::{Fields, Format, recognise};
 use crate::problem::{Problem, Problems};
 use crate::read::read_rows;
-use crate::report::{FileReport, Finding, Level, Preview, Report, TemplateReport, pieces_of};
+use crate::report::{FileReport, Preview, Report, TemplateReport, pieces_of};
 use crate::sample::{Example, Loss, Maker, Sample};
 use crate::set::{Item, Set};
-use crate::template::{Template, TemplateSource};
+use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 
 /// Samples shown token by token.
@@ -227,126 +228,6 @@ fn examine(train: &Set, eval: &Set, files: Vec<FileReport>, maker: &Maker<'_>) -
     };
     report.findings = findings(&report, train, maker);
     Ok(report)
-}
-
-fn findings(report: &Report, train: &Set, maker: &Maker<'_>) -> Vec<Finding> {
-    let mut list = Vec::new();
-    let mut add = |level, code, holds: bool, message: String| {
-        if holds {
-            list.push(Finding { level, code, message });
-        }
-    };
-    let (set, template) = (&report.train, &report.template);
-    let rows = set.rows.max(1);
-    let special = maker.tokenizer.special();
-    let name = |id: Option<u32>| id.and_then(|id| maker.tokenizer.token(id)).unwrap_or_default();
-    let bos_doubled = train.sum(|p| p.made.double_bos);
-    let endless = train.sum(|p| p.made.endless);
-    add(
-        Level::Warning,
-        "double-bos",
-        bos_doubled > 0,
-        format!("{bos_doubled} samples begin with two {}", name(special.bos)),
-    );
-    add(
-        Level::Warning,
-        "no-end-token",
-        special.eos.is_none(),
-        "the tokenizer names no end token: answers will not learn to stop".to_owned(),
-    );
-    add(
-        Level::Warning,
-        "dropped",
-        set.dropped > 0,
-        format!(
-            "{} samples have no target within {} tokens and are left out; raise `max_tokens`",
-            set.dropped, maker.max_tokens
-        ),
-    );
-    add(
-        Level::Warning,
-        "truncated",
-        set.truncated * 20 > rows,
-        format!(
-            "{} samples are cut at {} tokens and do not learn where the answer ends",
-            set.truncated, maker.max_tokens
-        ),
-    );
-    add(
-        Level::Warning,
-        "shared-rows",
-        report.shared_rows > 0,
-        format!(
-            "{} held-out rows are also trained on: the held-out loss will look better than it is",
-            report.shared_rows
-        ),
-    );
-    add(
-        Level::Warning,
-        "empty-answers",
-        set.empty_answers > 0,
-        format!("{} answers are empty: the model learns to say nothing", set.empty_answers),
-    );
-    add(
-        Level::Warning,
-        "duplicates",
-        set.duplicates * 20 > rows,
-        format!("{} of {} rows repeat an earlier one", set.duplicates, set.rows),
-    );
-    add(
-        Level::Warning,
-        "spelt-special",
-        set.spelt_specials > 0,
-        format!("{} rows spell out a special token in their text; it becomes that token", set.spelt_specials),
-    );
-    add(
-        Level::Warning,
-        "unknown",
-        set.unknown_share > 0.01,
-        format!("{:.1} % of the text is unknown to the tokenizer", set.unknown_share * 100.0),
-    );
-    add(
-        Level::Note,
-        "shared-prompts",
-        report.shared_prompts > report.shared_rows,
-        format!("{} held-out rows share their prompt with a trained row", report.shared_prompts),
-    );
-    add(
-        Level::Note,
-        "empty-prompts",
-        set.empty_prompts > 0,
-        format!("{} prompts are empty", set.empty_prompts),
-    );
-    let is_built_in = matches!(template.source, TemplateSource::Chatml | TemplateSource::Plain);
-    add(
-        Level::Note,
-        "built-in-template",
-        template.is_used && is_built_in && maker.tokenizer.template().is_none(),
-        format!("the model has no chat template, {} is used; generate with the same", template.source.name()),
-    );
-    add(
-        Level::Note,
-        "end-token-added",
-        template.ended_answers > 0,
-        format!("the template does not end the answer with {0}; {0} is added and learnt", name(special.eos)),
-    );
-    add(
-        Level::Note,
-        "endless-turns",
-        endless > 0,
-        format!("{endless} answers inside conversations have no end token in the template"),
-    );
-    add(
-        Level::Note,
-        "split-conversations",
-        template.split_conversations > 0,
-        format!(
-            "the template rewrites earlier turns: {} conversations became one sample a turn",
-            template.split_conversations
-        ),
-    );
-    list.sort_by_key(|finding| finding.level);
-    list
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 mod batch;
 mod dataset;
 mod error;
+mod findings;
 #[cfg(test)]
 mod fixtures;
 mod format;
@@ -29,7 +30,7 @@ pub use dataset::{DataSpec, Dataset, EvalSpec, TemplateChoice, load};
 pub use error::Error;
 pub use format::{Fields, Format, Message, Record, Role};
 pub use problem::{Problem, ProblemKind, Problems, SHOWN_PROBLEMS};
-pub use read::{Row, Rows, read_rows};
+pub use read::{Row, Rows, read_rows, rows_of};
 pub use render::{Style, render_report};
 pub use report::{
     Bin, FileReport, Finding, Lengths, Level, Piece, Preview, Report, SetReport, TemplateReport, pieces_of,

@@ -41,8 +41,14 @@ pub struct Rows {
 ///
 /// `encoding` is a WHATWG label; without it the file must be UTF-8 (or carry the byte order mark of UTF-16).
 pub fn read_rows(path: &Path, encoding: Option<&str>) -> Result<Rows, Error> {
-    let kind = Kind::of(path)?;
+    Kind::of(path)?;
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    rows_of(path, bytes, encoding)
+}
+
+/// Reads a file's bytes; the path gives its kind and its name in errors.
+pub fn rows_of(path: &Path, bytes: Vec<u8>, encoding: Option<&str>) -> Result<Rows, Error> {
+    let kind = Kind::of(path)?;
     let (text, encoding) = encoding::decode(path, bytes, encoding)?;
     let mut sink = Sink { path: path.to_owned(), rows: Rows { encoding, ..Rows::default() } };
     match kind {
