@@ -1,0 +1,216 @@
+//! A base model on disk: a Hugging Face folder or a GGUF file, with its description and tokenizer.
+use crate::error::Error;
+use luthier_contract::{Base as FrozenBase, BaseParam, SiteKind, Training};
+use luthier_data::{GgufTokenizer, Tokenizer};
+use luthier_kernels::linear::DenseBase;
+use luthier_models::{
+    Config, Family, LoadOptions, Model, ModelSpec, Source, family, gguf_config, gguf_name, parse,
+};
+use luthier_storage::gguf::{Metadata, Value};
+use luthier_storage::{Checkpoint, StoreAs, Stored};
+use luthier_tensor::{Account, DType, Tensor};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Largest `config.json` that is read: real ones have some kilobytes.
+const CONFIG_LIMIT: u64 = 1 << 20;
+
+/// A base model, opened: nothing is decoded yet.
+#[derive(Debug)]
+pub struct Base {
+    /// The folder or file.
+    pub path: PathBuf,
+    /// An id that PEFT can load where one is known, else the path as given.
+    pub name: String,
+    /// `config.json`, or what the GGUF header says in its words.
+    pub config: Config,
+    /// The description.
+    pub spec: ModelSpec,
+    /// The family's row.
+    pub family: &'static Family,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The weights.
+    pub files: Checkpoint,
+}
+
+impl Base {
+    /// Opens a folder with `config.json`, or a `.gguf` file. Code that a folder carries (`auto_map`) is never run.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let files = if path.is_dir() {
+            if !path.join("config.json").is_file() {
+                return Err(Error::NoModel { path: path.into() });
+            }
+            Checkpoint::open(path)?
+        } else if path.is_file() {
+            Checkpoint::open(path)?
+        } else {
+            return Err(Error::NoModel { path: path.into() });
+        };
+        let (config, tokenizer, name) = match files.gguf() {
+            Some(header) => (header_config(header, &files)?, header_tokenizer(header)?, header_name(header)),
+            None => (read_config(&path.join("config.json"))?, Tokenizer::from_folder(path)?, None),
+        };
+        let (spec, family) = (parse(&config)?, family(&config)?);
+        let name = name.unwrap_or_else(|| path.display().to_string());
+        Ok(Self { path: path.into(), name, config, spec, family, tokenizer, files })
+    }
+
+    /// Whether the folder brings code of its own, which is ignored.
+    pub fn brings_code(&self) -> bool {
+        self.config.has("auto_map")
+    }
+
+    /// Builds the model: activations in `compute`, frozen matrices in `storage` (none: as they are in the file).
+    pub fn load(
+        &self,
+        compute: DType,
+        storage: Option<DType>,
+        trains: &dyn Fn(&BaseParam) -> Training,
+    ) -> Result<Model, Error> {
+        let options = LoadOptions { compute, storage, trains };
+        Ok(Model::load(self.spec.clone(), &FileSource { base: self }, &options)?)
+    }
+
+    /// SHA-256 over the config and every file's bytes: what a resumed run must find again.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.config.0.to_string());
+        for file in self.files.files() {
+            hash.update((file.bytes().len() as u64).to_le_bytes());
+            hash.update(file.bytes());
+        }
+        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// The tensor as stored, in the row order of Hugging Face folders.
+    pub fn stored(&self, param: &BaseParam) -> Result<Stored, Error> {
+        if self.files.gguf().is_none() {
+            return Ok(self.files.stored(&param.name)?);
+        }
+        let stored = self.files.stored(&gguf_name(&param.path))?;
+        let heads = match param.site {
+            Some(SiteKind::Q) => self.spec.heads,
+            Some(SiteKind::K) => self.spec.kv_heads,
+            _ => return Ok(stored),
+        };
+        Ok(if self.family.gguf_interleaved { stored.unpermute_rope(heads)? } else { stored })
+    }
+}
+
+fn read_config(path: &Path) -> Result<Config, Error> {
+    let io = |source| Error::Io { action: "read", path: path.into(), source };
+    let length = std::fs::metadata(path).map_err(io)?.len();
+    if length > CONFIG_LIMIT {
+        return Err(Error::ConfigJson {
+            path: path.into(),
+            reason: format!("{length} bytes, limit {CONFIG_LIMIT}"),
+        });
+    }
+    let text = std::fs::read(path).map_err(io)?;
+    let value = serde_json::from_slice(&text);
+    value.map(Config).map_err(|e| Error::ConfigJson { path: path.into(), reason: e.to_string() })
+}
+
+fn header_config(header: &Metadata, files: &Checkpoint) -> Result<Config, Error> {
+    let get = |key: &str| {
+        if key == "luthier.vocab_size" {
+            let tokens = header.get("tokenizer.ggml.tokens")?.as_texts()?;
+            return Some(json!(tokens.len()));
+        }
+        let value = header.get(key)?;
+        match value {
+            Value::Text(text) => Some(json!(text)),
+            Value::Bool(flag) => Some(json!(flag)),
+            Value::F32(_) | Value::F64(_) => value.as_f64().map(|v| json!(v)),
+            Value::Array(_) => None,
+            _ => value.as_u64().map(|v| json!(v)),
+        }
+    };
+    Ok(gguf_config(&get, &|name| files.contains(name))?)
+}
+
+/// An id that PEFT can load: the repository that the header names, as `ORG/NAME`.
+fn header_name(header: &Metadata) -> Option<String> {
+    let text = |key: &str| header.get(key).and_then(Value::as_str);
+    let url = text("general.repo_url").or_else(|| text("general.source.huggingface.repository"));
+    let parts = url?.trim_end_matches('/').rsplit('/').take(2).collect::<Vec<_>>();
+    match parts.as_slice() {
+        [name, org] if !name.is_empty() && !org.is_empty() => Some(format!("{org}/{name}")),
+        _ => None,
+    }
+}
+
+fn header_tokenizer(header: &Metadata) -> Result<Tokenizer, Error> {
+    let get = |key: &str| header.get(&format!("tokenizer.ggml.{key}"));
+    let text = |key: &str| get(key).and_then(Value::as_str).map(str::to_string);
+    let id = |key: &str| get(key).and_then(Value::as_u64).and_then(|v| u32::try_from(v).ok());
+    let flag = |key: &str| get(key).and_then(Value::as_bool);
+    let texts = |key: &str| {
+        let list = get(key).and_then(Value::as_texts);
+        list.map(|l| l.iter().map(str::to_string).collect()).unwrap_or_default()
+    };
+    let gguf = GgufTokenizer {
+        model: text("model").unwrap_or_default(),
+        pre: text("pre"),
+        tokens: texts("tokens"),
+        scores: get("scores").and_then(Value::as_f32s).map(<[f32]>::to_vec).unwrap_or_default(),
+        token_types: get("token_type")
+            .and_then(Value::as_i64s)
+            .map(|v| v.into_iter().map(|t| t as i32).collect())
+            .unwrap_or_default(),
+        merges: texts("merges"),
+        bos: id("bos_token_id"),
+        eos: id("eos_token_id"),
+        more_stops: [id("eot_token_id"), id("eom_token_id")].into_iter().flatten().collect(),
+        unk: id("unknown_token_id"),
+        pad: id("padding_token_id"),
+        add_bos: flag("add_bos_token"),
+        add_space_prefix: flag("add_space_prefix"),
+        chat_template: header.get("tokenizer.chat_template").and_then(Value::as_str).map(str::to_string),
+    };
+    Ok(Tokenizer::from_gguf(&gguf)?)
+}
+
+/// The files as the model's builder reads them.
+struct FileSource<'a> {
+    base: &'a Base,
+}
+
+impl FileSource<'_> {
+    fn stored(&self, param: &BaseParam) -> Result<Stored, luthier_models::Error> {
+        self.base.stored(param).map_err(|e| match e {
+            Error::Storage(e) => e.into(),
+            other => luthier_models::Error::Weights { summary: other.to_string() },
+        })
+    }
+}
+
+impl Source for FileSource<'_> {
+    fn shape(&self, param: &BaseParam) -> Option<Vec<usize>> {
+        let files = &self.base.files;
+        let name = if files.gguf().is_some() { gguf_name(&param.path) } else { param.name.clone() };
+        files.info(&name).map(|(_, shape)| shape.to_vec())
+    }
+
+    fn tensor(&self, param: &BaseParam, account: Account) -> Result<Tensor, luthier_models::Error> {
+        Ok(self.stored(param)?.to_tensor(account)?)
+    }
+
+    fn base(
+        &self,
+        param: &BaseParam,
+        storage: Option<DType>,
+    ) -> Result<Arc<dyn FrozenBase>, luthier_models::Error> {
+        let stored = self.stored(param)?;
+        let how = match storage {
+            None => StoreAs::AsIs,
+            Some(DType::Bf16) => StoreAs::Bf16,
+            Some(DType::F32) => StoreAs::F32,
+            Some(other) => return Ok(Arc::new(DenseBase::new(stored.to_dtype(other, Account::Base)?))),
+        };
+        Ok(stored.to_base(how)?)
+    }
+}
