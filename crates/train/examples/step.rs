@@ -102,5 +102,18 @@ fn session(id: &str, dtype: DType, batch: usize, seq: usize, recompute: bool) ->
     let limits = Limits { micro: MicroLimit { samples: None, tokens: None }, recompute };
     let schedule = Schedule { peak: 1e-4, warmup: 0, steps: 1, shape: Shape::Constant };
     let objective = Box::new(LanguageModelling);
-    Session { model, adapter: Some(adapter), objective, chain, schedule, leaves, samples, held_out: Vec::new(), sampler, t: 0, seed: 0, limits }
+    Session {
+        model,
+        adapter: Some(adapter),
+        objective,
+        chain,
+        schedule,
+        leaves,
+        samples,
+        held_out: Vec::new(),
+        sampler,
+        t: 0,
+        seed: 0,
+        limits,
+    }
 }
