@@ -99,8 +99,20 @@ pub struct Dataset {
     pub report: Report,
 }
 
-/// Reads, recognises, splits, tokenises and examines. Nothing is returned unless every row is good.
+/// Reads, recognises, splits, tokenises and examines. Nothing is returned unless every row is good and the sets can be
+/// learnt from.
 pub fn load(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<Dataset, Error> {
+    let (dataset, verdict) = examined(spec, tokenizer)?;
+    verdict.map_or(Ok(dataset), Err)
+}
+
+/// The doctor: the report, and the refusal with which [`load`] would end.
+pub fn inspect(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<(Report, Option<Error>), Error> {
+    let (dataset, verdict) = examined(spec, tokenizer)?;
+    Ok((dataset.report, verdict))
+}
+
+fn examined(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<(Dataset, Option<Error>), Error> {
     check(spec)?;
     let template = match &spec.template {
         TemplateChoice::Auto => Template::of_model(tokenizer)?,
@@ -132,7 +144,10 @@ pub fn load(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<Dataset, Error> {
     }
     let report = examine(&train, &eval, files, &maker)?;
     let examples = eval.parts.iter_mut().filter_map(|part| part.made.example.take()).collect();
-    Ok(Dataset { train: train.into_samples(), eval: eval.into_samples(), examples, report })
+    let has_eval = !eval.parts.is_empty();
+    let verdict = train.verdict().and_then(|()| if has_eval { eval.verdict() } else { Ok(()) });
+    let dataset = Dataset { train: train.into_samples(), eval: eval.into_samples(), examples, report };
+    Ok((dataset, verdict.err()))
 }
 
 fn check(spec: &DataSpec) -> Result<(), Error> {
@@ -193,11 +208,7 @@ impl Loader<'_> {
 }
 
 fn examine(train: &Set, eval: &Set, files: Vec<FileReport>, maker: &Maker<'_>) -> Result<Report, Error> {
-    train.verdict()?;
     let has_eval = !eval.parts.is_empty();
-    if has_eval {
-        eval.verdict()?;
-    }
     let contents: BTreeSet<_> = train.parts.iter().map(|part| part.content).collect();
     let prompts: BTreeSet<_> = train.parts.iter().map(|part| part.prompt).collect();
     let shared_rows = eval.sum(|part| u64::from(contents.contains(&part.content)));
