@@ -115,16 +115,14 @@ pub fn gguf_name(path: &str) -> String {
     if let Some(name) = whole {
         return name.into();
     }
-    let name = path
-        .replacen("layers.", "blk.", 1)
+    path.replacen("layers.", "blk.", 1)
         .replace(".attn.q_norm.", ".attn_q_norm.")
         .replace(".attn.k_norm.", ".attn_k_norm.")
         .replace(".attn.o.", ".attn_output.")
         .replace(".attn.", ".attn_")
         .replace(".mlp.", ".ffn_")
         .replace(".norm1.", ".attn_norm.")
-        .replace(".norm2.", ".ffn_norm.");
-    name
+        .replace(".norm2.", ".ffn_norm.")
 }
 
 #[cfg(test)]
