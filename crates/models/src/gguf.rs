@@ -149,11 +149,10 @@ mod tests {
         let get = |key: &str| {
             Some(match key {
                 "general.architecture" => json!("llama"),
-                "llama.block_count" => json!(2),
+                "llama.block_count" | "llama.attention.head_count_kv" => json!(2),
                 "llama.embedding_length" => json!(64),
                 "llama.feed_forward_length" => json!(96),
                 "llama.attention.head_count" => json!(4),
-                "llama.attention.head_count_kv" => json!(2),
                 "llama.context_length" => json!(128),
                 "llama.attention.layer_norm_rms_epsilon" => json!(f64::from(1e-5f32)),
                 "llama.rope.freq_base" => json!(100_000.0),
