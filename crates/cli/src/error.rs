@@ -99,3 +99,44 @@ impl From<luthier_hub::Error> for CliError {
         Self { help: error.help(), exit, ..Self::input(error.code(), error.to_string()) }
     }
 }
+
+/// Errors of crates that tell code and help; the input is at fault.
+macro_rules! input_error {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                Self { help: error.help(), ..Self::input(error.code(), error.to_string()) }
+            }
+        }
+    )*};
+}
+
+input_error!(
+    luthier_models::Error,
+    luthier_storage::Error,
+    luthier_contract::Error,
+    luthier_methods::ReadError
+);
+
+impl From<luthier_data::Error> for CliError {
+    fn from(error: luthier_data::Error) -> Self {
+        let details = error.details();
+        let mut message = error.to_string();
+        for detail in &details {
+            message.push_str("\n  ");
+            message.push_str(detail);
+        }
+        let (file, line) = match error.place() {
+            Some((path, line)) => (Some(path.display().to_string()), line.map(|line| line as usize)),
+            None => (None, None),
+        };
+        Self { help: error.help(), file, line, ..Self::input(error.code(), message) }
+    }
+}
+
+impl From<luthier_train::Error> for CliError {
+    fn from(error: luthier_train::Error) -> Self {
+        let exit = if matches!(error, luthier_train::Error::Io { .. }) { FAILED } else { INPUT };
+        Self { help: error.help(), exit, ..Self::input(error.code(), error.to_string()) }
+    }
+}

@@ -8,6 +8,7 @@ mod error;
 mod output;
 mod report;
 mod snippet;
+mod spec;
 
 use args::Cli;
 use clap::Parser;

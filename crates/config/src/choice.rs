@@ -67,6 +67,36 @@ impl Choice {
         self.read().expect("found to be a table when the choice was made")
     }
 
+    /// Makes something of the table by a function that knows no places, such as another crate's serde type.
+    ///
+    /// What it refuses is traced to a key: the one without which it refuses something else or nothing. serde's message
+    /// for an unknown key becomes ours, with the nearest name.
+    pub fn make<T, E: std::fmt::Display>(
+        &self,
+        make: impl Fn(toml::Table) -> Result<T, E>,
+    ) -> Result<T, Error> {
+        let table = self.table();
+        let refused = match make(table.clone()) {
+            Ok(made) => return Ok(made),
+            Err(error) => error.to_string(),
+        };
+        if let Some((key, known)) = unknown_field(&refused) {
+            let key_node = self.node.get(&key);
+            return Err(Error::UnknownKey {
+                place: Box::new(self.document.place(key_node.unwrap_or(&self.node).name_span())),
+                table: format!("[method.{}]", self.id),
+                key,
+                known,
+            });
+        }
+        let culprit = table.keys().find(|key| {
+            let mut rest = table.clone();
+            rest.remove(key.as_str());
+            make(rest).err().is_none_or(|error| error.to_string() != refused)
+        });
+        Err(self.refuse(culprit.map(String::as_str), refused, None))
+    }
+
     /// An error of the method's about one of its keys; about the whole table where `key` is `None`.
     pub fn refuse(&self, key: Option<&str>, message: String, help: Option<String>) -> Error {
         let path = match key {
@@ -79,4 +109,12 @@ impl Choice {
         };
         Error::Refused { key: path, message, help, place: Box::new(place) }
     }
+}
+
+/// The key and the known keys of serde's message "unknown field `rnak`, expected one of `rank`, `alpha`".
+fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
+    let rest = message.strip_prefix("unknown field `")?;
+    let (key, rest) = rest.split_once('`')?;
+    let known = rest.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    Some((key.to_owned(), known))
 }

@@ -24,7 +24,7 @@ pub use error::Error;
 pub use nearest::nearest;
 pub use numbers::{NonNegative, Positive, Share};
 pub use place::Place;
-pub use run::{Base, Batch, Data, Eval, Length, RawConfig, Run, Train};
+pub use run::{Base, Batch, Data, Eval, Length, RawConfig, Run, Template, Train};
 pub use settings::{
     AdamW, Clip, Compute, Constant, Cosine, Format, Linear, LossOn, Optimizer, Schedule, Sgd, Storage, Task,
     Warmup,

@@ -84,8 +84,25 @@ pub struct Data {
     pub encoding: Option<String>,
     /// Which tokens the loss is taken on.
     pub loss: LossOn,
+    /// How conversations become text.
+    pub template: Template,
     /// Longest sample, tokens; a longer one is cut, and counted.
     pub max_tokens: usize,
+}
+
+/// How conversations become text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Template {
+    /// `"auto"`: the model's own chat template, or a built-in one where it has none. The default.
+    Auto,
+    /// `"chatml"`: the built-in ChatML.
+    Chatml,
+    /// `"plain"`: built-in headings.
+    Plain,
+    /// `"none"`: prompt and completion as they stand, joined.
+    None,
+    /// Any other text: a file that holds a template.
+    File(PathBuf),
 }
 
 /// What the loss is measured on.
@@ -284,6 +301,13 @@ impl Run {
             fields: self.data.fields.clone(),
             encoding: self.data.encoding.clone(),
             loss: self.data.loss,
+            template: match &self.data.template {
+                Template::Auto => "auto".to_owned(),
+                Template::Chatml => "chatml".to_owned(),
+                Template::Plain => "plain".to_owned(),
+                Template::None => "none".to_owned(),
+                Template::File(path) => text_of(path)?,
+            },
             max_tokens: NonZeroUsize::new(self.data.max_tokens).unwrap_or(NonZeroUsize::MIN),
         })
     }
@@ -366,6 +390,19 @@ impl Finder<'_> {
             fields: data.fields,
             encoding: data.encoding,
             loss: data.loss,
+            template: match data.template.as_str() {
+                "auto" => Template::Auto,
+                "chatml" => Template::Chatml,
+                "plain" => Template::Plain,
+                "none" => Template::None,
+                file => {
+                    let path = self.folder.join(file);
+                    if !path.is_file() {
+                        return Err(self.no_file("data.template", path));
+                    }
+                    Template::File(path)
+                }
+            },
             max_tokens: data.max_tokens.get(),
         })
     }

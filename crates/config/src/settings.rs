@@ -95,6 +95,9 @@ pub(crate) struct DataSettings {
     pub(crate) encoding: Option<String>,
     #[serde(default)]
     pub(crate) loss: LossOn,
+    /// auto, chatml, plain, none, or a file.
+    #[serde(default = "default_template")]
+    pub(crate) template: String,
     /// Longest sample, tokens. 1,024 is the default of TRL's supervised trainer; raise it when the doctor counts cuts.
     #[serde(default = "default_max_tokens")]
     pub(crate) max_tokens: NonZeroUsize,
@@ -300,6 +303,10 @@ impl Default for Warmup {
     fn default() -> Self {
         Self::Share(Share::new(0.03).expect("0.03 is a share"))
     }
+}
+
+fn default_template() -> String {
+    "auto".to_owned()
 }
 
 fn default_max_tokens() -> NonZeroUsize {

@@ -374,6 +374,40 @@ fn a_methods_own_table_is_read_by_its_type() {
     assert_eq!(show(&refused), "config-value: `method.lora`: not ready\n  run.toml 4:9 lora");
 }
 
+#[test]
+fn what_another_crate_refuses_is_traced_to_its_key() {
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Lora {
+        #[serde(rename = "rank")]
+        _rank: std::num::NonZeroUsize,
+        #[serde(rename = "alpha", default)]
+        _alpha: f64,
+    }
+    let make = |line: &str| {
+        let raw = parse(&GOOD.replace("rank = 8", line), &[]).unwrap();
+        raw.method().make(|table| serde_json::from_value::<Lora>(serde_json::to_value(table).unwrap()))
+    };
+    assert!(make("rank = 8").is_ok());
+    for (line, expected) in [
+        (
+            "rank = 8\nalhpa = 16",
+            "config-unknown-key: unknown key `alhpa` in [method.lora]\n  run.toml 6:1 alhpa\n  help: did you mean `alpha`?",
+        ),
+        (
+            "alpha = 1\nrank = 0",
+            "config-value: `method.lora.rank`: invalid value: integer `0`, expected a nonzero usize\n  run.toml 6:8 0",
+        ),
+        (
+            "rank = 8\nalpha = \"x\"",
+            "config-value: `method.lora.alpha`: invalid type: string \"x\", expected f64\n  run.toml 6:9 \"x\"",
+        ),
+        ("alpha = 1", "config-value: `method.lora`: missing field `rank`\n  run.toml 4:9 lora"),
+    ] {
+        assert_eq!(show(&make(line).unwrap_err()), expected);
+    }
+}
+
 /// A folder with a model and a data file.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

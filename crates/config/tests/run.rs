@@ -4,7 +4,7 @@
 
 use luthier_config::{
     AdamW, Base, Batch, Clip, Compute, Eval, Format, Length, LossOn, Optimizer, Run, Schedule, Storage, Task,
-    Warmup,
+    Template, Warmup,
 };
 use std::path::Path;
 
@@ -58,6 +58,7 @@ format = "question-answer"
 fields = { question = "Q", answer = "A" }
 encoding = "gb18030"
 loss  = "last"
+template = "more.jsonl"
 max_tokens = 512
 
 [optimizer.adamw]
@@ -115,6 +116,7 @@ fn what_is_written_is_what_runs() {
     assert_eq!((run.compute, run.storage), (Compute::F32, Storage::AsIs));
     assert_eq!(run.data.eval, Some(Eval::Files(vec![folder.path().join("gsm8k-test.jsonl")])));
     assert_eq!(run.data.fields["question"], "Q");
+    assert_eq!(run.data.template, Template::File(folder.path().join("more.jsonl")));
     assert_eq!(run.data.encoding.as_deref(), Some("gb18030"));
     assert_eq!((run.train.length, run.train.batch), (Length::Steps(200), Batch::Tokens(4096)));
     assert_eq!((run.train.micro_batch, run.train.early_stopping), (Some(2), Some(4)));

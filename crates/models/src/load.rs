@@ -81,11 +81,10 @@ fn check(spec: &ModelSpec, source: &dyn Source) -> Result<(), Error> {
         return Ok(());
     }
     let rest = wrong.len().saturating_sub(20);
-    let mut listed = wrong.into_iter().take(20).collect::<Vec<_>>();
+    let mut summary = wrong.into_iter().take(20).collect::<Vec<_>>().join("; ");
     if rest > 0 {
-        listed.push(format!("and {rest} more"));
+        summary.push_str(&format!("; and {rest} more"));
     }
-    let summary = listed.join("; ");
     Err(Error::Weights { summary })
 }
 

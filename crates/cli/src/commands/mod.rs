@@ -1,15 +1,16 @@
 //! One file a command: parse, call, print.
 
+mod data;
+mod methods;
 mod pull;
 mod train;
 
 use crate::args::{Cli, Command, RunArgs};
 use crate::error::CliError;
 use crate::output::Output;
+use crate::spec;
 use luthier_config::Run;
-
-/// Methods that can stand under `[method]`.
-const METHODS: [&str; 2] = ["lora", "full-ft"];
+use luthier_train::Base;
 
 /// Runs the command.
 pub fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
@@ -19,13 +20,13 @@ pub fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
     match cli.command {
         Command::Quickstart(_) => Err(unready("quickstart")),
         Command::Train(args) => train::run(&args, output),
-        Command::Data(_) => Err(unready("data")),
+        Command::Data(args) => data::run(&args, output),
         Command::Eval(_) => Err(unready("eval")),
         Command::Generate(_) => Err(unready("generate")),
         Command::Chat(_) => Err(unready("chat")),
         Command::Merge(_) => Err(unready("merge")),
         Command::Pull(args) => pull::run(&args, output),
-        Command::Methods(_) => Err(unready("methods")),
+        Command::Methods(args) => methods::run(&args, output),
     }
 }
 
@@ -41,9 +42,21 @@ fn unready(command: &str) -> CliError {
 
 /// The configuration that a command is given, with its `--set`s, and the width of the pool that it asks for.
 pub fn load_run(args: &RunArgs) -> Result<Run, CliError> {
-    let run = Run::load(&args.run, &args.set, &METHODS)?;
+    let run = Run::load(&args.run, &args.set, &spec::method_ids())?;
     if let Some(threads) = run.threads {
         set_threads(threads.get()); // without effect where --threads came first
     }
     Ok(run)
+}
+
+/// The base that a configuration names: a folder, a file, or a model that was pulled.
+pub fn open_base(run: &Run) -> Result<Base, CliError> {
+    let path = match &run.base {
+        luthier_config::Base::Path(path) => path.clone(),
+        luthier_config::Base::Hub(id) => luthier_hub::resolve(id).map_err(|error| CliError {
+            place: Some(Box::new(run.place("base"))),
+            ..CliError::from(error)
+        })?,
+    };
+    Ok(Base::open(&path)?)
 }
