@@ -55,6 +55,15 @@ writer.add_rope_dimension_count(HEAD)
 writer.add_rope_freq_base(50000.0)
 writer.add_layer_norm_rms_eps(config.rms_norm_eps)
 writer.add_vocab_size(tiny.VOCAB)
+# A tokenizer of bytes and a few pairs: a reader asks for one, the golden's ids do not come from it.
+letters = [chr(c) for c in range(ord("!"), ord("!") + tiny.VOCAB - 5)]
+writer.add_tokenizer_model("gpt2")
+writer.add_tokenizer_pre("smollm")
+writer.add_token_list(["<|endoftext|>", *letters, "AB", "CD", "ABCD", "12"])
+writer.add_token_types([3] + [1] * (tiny.VOCAB - 1))
+writer.add_token_merges(["A B", "C D", "AB CD", "1 2"])
+writer.add_bos_token_id(0)
+writer.add_eos_token_id(0)
 writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
 recorded = {}
 with torch.no_grad():
