@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("methods", &["tensor", "kernels", "contract"]),
     ("optim", &["tensor", "kernels", "contract"]),
     ("objectives", &["tensor", "kernels", "contract", "models", "data"]),
-    ("decode", &["tensor", "kernels", "contract", "models"]),
+    ("decode", &["tensor", "kernels", "contract", "models", "data"]),
     ("eval", &["tensor", "kernels", "contract", "models", "data", "objectives", "decode", "platform"]),
     (
         "train",
