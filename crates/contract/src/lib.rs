@@ -4,7 +4,7 @@
 //! is added there; a storage format implements [`Base`]. None knows another.
 //!
 //! The hooks that have a user are methods of [`Method`]; where the others will
-//! go is in `docs/decisions/005-hooks.md`.
+//! go is in `docs/decisions/006-hooks.md`.
 mod adapter;
 mod card;
 mod context;

@@ -244,6 +244,14 @@ def make_templates():
     )
 
 
+def make_glass():
+    """The tokenizer of the embedded model."""
+    t = transformers.PreTrainedTokenizerFast.from_pretrained(HERE.parents[2] / "assets" / "glass-en")
+    golden = {"made_with": MADE_WITH, "texts": TEXTS, "ids": [t(x, add_special_tokens=False).input_ids for x in TEXTS]}
+    (HERE / "glass.golden.json").write_text(json.dumps(golden, ensure_ascii=False, separators=(",", ":")))
+
+
+make_glass()
 make_bytes()
 make_pieces()
 make_templates()

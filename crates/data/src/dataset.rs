@@ -14,7 +14,7 @@ use crate::set::{Item, Set};
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 
-/// Samples shown token by token.
+/// Samples shown token by token, unless more are asked for.
 const PREVIEWS: usize = 3;
 /// Tokens shown of each.
 const PREVIEW_TOKENS: usize = 400;
@@ -99,8 +99,28 @@ pub struct Dataset {
     pub report: Report,
 }
 
-/// Reads, recognises, splits, tokenises and examines. Nothing is returned unless every row is good.
+/// Reads, recognises, splits, tokenises and examines. Nothing is returned unless every row is good and the sets can be
+/// learnt from.
 pub fn load(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<Dataset, Error> {
+    let (dataset, verdict) = examined(spec, tokenizer, PREVIEWS)?;
+    verdict.map_or(Ok(dataset), Err)
+}
+
+/// The doctor: the report with the first `previews` samples, and the refusal with which [`load`] would end.
+pub fn inspect(
+    spec: &DataSpec,
+    tokenizer: &Tokenizer,
+    previews: usize,
+) -> Result<(Report, Option<Error>), Error> {
+    let (dataset, verdict) = examined(spec, tokenizer, previews)?;
+    Ok((dataset.report, verdict))
+}
+
+fn examined(
+    spec: &DataSpec,
+    tokenizer: &Tokenizer,
+    previews: usize,
+) -> Result<(Dataset, Option<Error>), Error> {
     check(spec)?;
     let template = match &spec.template {
         TemplateChoice::Auto => Template::of_model(tokenizer)?,
@@ -130,9 +150,12 @@ pub fn load(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<Dataset, Error> {
     if let EvalSpec::Fraction(fraction) = spec.eval {
         eval = train.split_off(fraction, spec.seed, &maker)?;
     }
-    let report = examine(&train, &eval, files, &maker)?;
+    let report = examine(&train, &eval, files, &maker, previews)?;
     let examples = eval.parts.iter_mut().filter_map(|part| part.made.example.take()).collect();
-    Ok(Dataset { train: train.into_samples(), eval: eval.into_samples(), examples, report })
+    let has_eval = !eval.parts.is_empty();
+    let verdict = train.verdict().and_then(|()| if has_eval { eval.verdict() } else { Ok(()) });
+    let dataset = Dataset { train: train.into_samples(), eval: eval.into_samples(), examples, report };
+    Ok((dataset, verdict.err()))
 }
 
 fn check(spec: &DataSpec) -> Result<(), Error> {
@@ -192,18 +215,20 @@ impl Loader<'_> {
     }
 }
 
-fn examine(train: &Set, eval: &Set, files: Vec<FileReport>, maker: &Maker<'_>) -> Result<Report, Error> {
-    train.verdict()?;
+fn examine(
+    train: &Set,
+    eval: &Set,
+    files: Vec<FileReport>,
+    maker: &Maker<'_>,
+    shown: usize,
+) -> Result<Report, Error> {
     let has_eval = !eval.parts.is_empty();
-    if has_eval {
-        eval.verdict()?;
-    }
     let contents: BTreeSet<_> = train.parts.iter().map(|part| part.content).collect();
     let prompts: BTreeSet<_> = train.parts.iter().map(|part| part.prompt).collect();
     let shared_rows = eval.sum(|part| u64::from(contents.contains(&part.content)));
     let shared_prompts = eval.sum(|part| u64::from(prompts.contains(&part.prompt)));
     let mut previews = Vec::new();
-    for sample in train.samples().take(PREVIEWS) {
+    for sample in train.samples().take(shown) {
         previews.push(Preview {
             path: files[sample.file as usize].path.clone(),
             line: sample.line,

@@ -26,7 +26,7 @@ mod template;
 mod tokenizer;
 
 pub use batch::{Batch, MicroLimit, micro_batches};
-pub use dataset::{DataSpec, Dataset, EvalSpec, TemplateChoice, load};
+pub use dataset::{DataSpec, Dataset, EvalSpec, TemplateChoice, inspect, load};
 pub use error::Error;
 pub use format::{Fields, Format, Message, Record, Role};
 pub use problem::{Problem, ProblemKind, Problems, SHOWN_PROBLEMS};

@@ -1,7 +1,7 @@
 //! PEFT's adapter folder: `adapter_config.json`, and what its patterns mean.
 //!
 //! Field names, defaults and matching rules are those of PEFT 0.21 (`LoraConfig`, `get_pattern_key`).
-use crate::low_rank::lora::{Bias, Lora, Scaling};
+use crate::low_rank::lora::{Bias, Lora, Matched, Scaling};
 use luthier_contract::{Method, Scope, Site, Targets};
 use luthier_tensor::{Account, Tensor};
 use regex::Regex;
@@ -266,7 +266,7 @@ pub fn read_config(config: &Value) -> Result<AdapterFile, ReadError> {
         },
         update_bias: get("lora_bias").and_then(Value::as_bool).unwrap_or(false),
         modules_to_save: list("modules_to_save")?,
-        matched: Default::default(),
+        matched: Matched::default(),
     };
     Ok(AdapterFile { method: Arc::new(lora), base_name: text("base_model_name_or_path").map(str::to_string) })
 }

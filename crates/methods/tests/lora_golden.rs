@@ -1,5 +1,6 @@
 //! LoRA against PEFT: adapters that PEFT saved, in every combination of options, give PEFT's logits, loss, gradients
 //! and merged weights.
+#![allow(clippy::unwrap_used)] // this file is tests only
 use luthier_contract::{Adapter, BaseParam};
 use luthier_models::{Applied, LoadOptions, Model, Run, parse};
 use luthier_tensor::{DType, ParamId, Tape, Tensor, to_dtype};

@@ -115,16 +115,14 @@ pub fn gguf_name(path: &str) -> String {
     if let Some(name) = whole {
         return name.into();
     }
-    let name = path
-        .replacen("layers.", "blk.", 1)
+    path.replacen("layers.", "blk.", 1)
         .replace(".attn.q_norm.", ".attn_q_norm.")
         .replace(".attn.k_norm.", ".attn_k_norm.")
         .replace(".attn.o.", ".attn_output.")
         .replace(".attn.", ".attn_")
         .replace(".mlp.", ".ffn_")
         .replace(".norm1.", ".attn_norm.")
-        .replace(".norm2.", ".ffn_norm.");
-    name
+        .replace(".norm2.", ".ffn_norm.")
 }
 
 #[cfg(test)]
@@ -151,11 +149,10 @@ mod tests {
         let get = |key: &str| {
             Some(match key {
                 "general.architecture" => json!("llama"),
-                "llama.block_count" => json!(2),
+                "llama.block_count" | "llama.attention.head_count_kv" => json!(2),
                 "llama.embedding_length" => json!(64),
                 "llama.feed_forward_length" => json!(96),
                 "llama.attention.head_count" => json!(4),
-                "llama.attention.head_count_kv" => json!(2),
                 "llama.context_length" => json!(128),
                 "llama.attention.layer_norm_rms_epsilon" => json!(f64::from(1e-5f32)),
                 "llama.rope.freq_base" => json!(100_000.0),

@@ -81,10 +81,11 @@ fn check(spec: &ModelSpec, source: &dyn Source) -> Result<(), Error> {
         return Ok(());
     }
     let rest = wrong.len().saturating_sub(20);
-    let mut summary = wrong.into_iter().take(20).collect::<Vec<_>>().join("; ");
+    let mut listed = wrong.into_iter().take(20).collect::<Vec<_>>();
     if rest > 0 {
-        summary.push_str(&format!("; and {rest} more"));
+        listed.push(format!("and {rest} more"));
     }
+    let summary = listed.join("; ");
     Err(Error::Weights { summary })
 }
 

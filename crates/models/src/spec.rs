@@ -5,6 +5,7 @@ use luthier_kernels::rope::RopeSpec;
 
 /// Shape and wiring of a decoder.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact that config.json states of its own")]
 pub struct ModelSpec {
     /// Key of the family's row.
     pub family: &'static str,

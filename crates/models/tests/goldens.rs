@@ -1,5 +1,6 @@
 //! Every family against transformers: logits, loss and gradients of a tiny random model, from both spellings of its
 //! config. The golden's values are f32, so that f64 agrees to its rounding and f32 to 1e-4.
+#![allow(clippy::unwrap_used)] // this file is tests only
 use luthier_contract::{Master, Training};
 use luthier_models::{LoadOptions, Model, Run, parse};
 use luthier_tensor::{DType, ParamId, Tape, Tensor};

@@ -15,10 +15,6 @@ impl Objective for LanguageModelling {
 
     fn loss(&self, model: &Model, tape: &Tape, run: &Run, batch: &Batch) -> Loss {
         let loss = model.loss(tape, run, &batch.target_rows, &batch.targets);
-        Loss {
-            sum: loss.sum,
-            tokens: batch.targets.len(),
-            each: loss.rows,
-        }
+        Loss { sum: loss.sum, tokens: batch.targets.len(), each: loss.rows }
     }
 }

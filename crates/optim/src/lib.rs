@@ -5,6 +5,9 @@
 //! reads and writes memory once, however many links it has. State is declared by
 //! the links, as a method's tensors are: one list serves allocation, checkpoint
 //! and plan.
+// Every link has the one form `run(&self, chunk, step)` that `both!` calls, also one without state.
+#![allow(clippy::trivially_copy_pass_by_ref, clippy::unused_self)]
+
 mod aliases;
 mod chain;
 mod schedule;

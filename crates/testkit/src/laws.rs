@@ -1,4 +1,5 @@
 //! What holds of every method, at moved parameters, on the f64 reference path unless said otherwise.
+#![allow(clippy::neg_cmp_op_on_partial_ord)] // `!(error < tolerance)` also catches NaN
 use crate::tiny::{Built, Case, batch, build, counted};
 use luthier_contract::{Context, Mode, Segments};
 use luthier_models::{Cache, ModelSpec, Run};

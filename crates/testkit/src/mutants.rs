@@ -95,7 +95,7 @@ impl Method for Mutant {
         let mut specs = self.inner.declare(scope);
         match self.fault {
             Fault::StartsElsewhere => {
-                specs.iter_mut().filter(|s| matches!(s.init, Init::Zeros)).for_each(|s| s.init = Init::Ones)
+                specs.iter_mut().filter(|s| matches!(s.init, Init::Zeros)).for_each(|s| s.init = Init::Ones);
             }
             Fault::HidesATensor if !specs.is_empty() => {
                 let role = luthier_contract::Role::Frozen;

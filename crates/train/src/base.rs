@@ -75,6 +75,7 @@ impl Base {
     }
 
     /// SHA-256 over the config and every file's bytes: what a resumed run must find again.
+    #[expect(clippy::format_collect, reason = "32 bytes")]
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.config.0.to_string());

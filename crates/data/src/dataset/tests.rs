@@ -80,6 +80,9 @@ fn a_set_without_a_target_is_refused() {
     let spec = DataSpec { max_tokens: 4, ..spec(folder.path(), &questions(3)) };
     let error = load(&spec, &fixtures::bytes(None)).unwrap_err();
     assert!(matches!(error, Error::NoLabels { set: "train", samples: 3, dropped: 3 }), "{error}");
+    let (report, verdict) = inspect(&spec, &fixtures::bytes(None), 5).unwrap();
+    assert_eq!((report.train.dropped, report.train.samples, verdict.is_some()), (3, 0, true));
+    assert!(render_report(&report, Style::Plain, 80).contains("3 samples left out"));
 }
 
 #[test]

@@ -75,7 +75,8 @@ impl Tokenizer {
         if let (true, Some(bos)) = (adds_bos, gguf.bos) {
             tree["post_processor"] = starts_with(&gguf.tokens[bos as usize], bos);
         }
-        let main = build(&tree, &[])?;
+        let bytes = tree.to_string().into_bytes();
+        let main = build(&tree, &bytes)?;
         let continuation = match without_prefix_space(&tree) {
             Some(tree) => Some(build(&tree, &[])?),
             None => None,
@@ -83,7 +84,7 @@ impl Tokenizer {
         let special = SpecialIds { bos: gguf.bos, eos: gguf.eos, pad: gguf.pad, unk: gguf.unk };
         let template = check_template_size(gguf.chat_template.clone())?;
         let files = vec![
-            ("tokenizer.json".to_owned(), tree.to_string().into_bytes()),
+            ("tokenizer.json".to_owned(), bytes),
             ("tokenizer_config.json".to_owned(), config(gguf, adds_bos).to_string().into_bytes()),
         ];
         let mut tokenizer = Self::assemble(main, continuation, special, template, files);

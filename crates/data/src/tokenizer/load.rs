@@ -176,12 +176,13 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Value, Error> {
 pub(super) fn build(tree: &Value, bytes: &[u8]) -> Result<tokenizers::Tokenizer, Error> {
     let has_dropout = tree.pointer("/model/dropout").is_some_and(|d| !d.is_null());
     let written;
-    let bytes = if has_dropout || bytes.is_empty() {
+    let bytes = if has_dropout {
         let mut tree = tree.clone();
         // BPE dropout would give the same text other ids at each reading.
-        if let Some(dropout) = tree.pointer_mut("/model/dropout") {
-            *dropout = Value::Null;
-        }
+        tree["model"]["dropout"] = Value::Null;
+        written = tree.to_string().into_bytes();
+        &written
+    } else if bytes.is_empty() {
         written = tree.to_string().into_bytes();
         &written
     } else {
@@ -271,7 +272,18 @@ fn check_patterns(value: &Value, place: &str) -> Result<(), Error> {
 
 /// The same tokenizer without the space that it puts before a text; none if it puts none.
 pub(super) fn without_prefix_space(tree: &Value) -> Option<Value> {
+    // The vocabulary is large and stays as it is: look at copies of the small parts first.
+    let part = |key: &str| json!({key: tree.get(key).cloned().unwrap_or_default()});
+    if !drop_prefixes(&mut part("normalizer")) && !drop_prefixes(&mut part("pre_tokenizer")) {
+        return None;
+    }
     let mut changed = tree.clone();
+    drop_prefixes(&mut changed);
+    Some(changed)
+}
+
+/// Takes away what puts a space before a text; false if nothing does.
+fn drop_prefixes(changed: &mut Value) -> bool {
     let mut found = false;
     if let Some(normalizer) = changed.get_mut("normalizer") {
         if normalizer["type"] == "Prepend" {
@@ -286,7 +298,7 @@ pub(super) fn without_prefix_space(tree: &Value) -> Option<Value> {
     if let Some(pre_tokenizer) = changed.get_mut("pre_tokenizer") {
         found |= drop_prefix(pre_tokenizer);
     }
-    found.then_some(changed)
+    found
 }
 
 fn drop_prefix(pre_tokenizer: &mut Value) -> bool {

@@ -119,8 +119,10 @@ pub fn linear(tape: &Tape, x: &Var, weight: &Weight, bias: Option<&Var>, deltas:
     let mut shape = input.shape().to_vec();
     *shape.last_mut().expect("an input has a last axis") = weight.d_out();
     let mut y = Tensor::scratch(&shape, input.dtype(), Account::Activation);
-    let middles: Vec<Option<Tensor>> =
-        deltas.iter().map(|d| d.low_rank.as_ref().map(|l| only_rows(middle(input, l), d.rows.as_ref()))).collect();
+    let middles: Vec<Option<Tensor>> = deltas
+        .iter()
+        .map(|d| d.low_rank.as_ref().map(|l| only_rows(middle(input, l), d.rows.as_ref())))
+        .collect();
     let low_ranks: Vec<Product<'_>> = deltas
         .iter()
         .zip(&middles)
@@ -196,7 +198,8 @@ fn only_rows(mut u: Tensor, rows: Option<&Range<usize>>) -> Tensor {
 /// Adds biases: products of a column of ones, in f32, since a bias may be larger than what it is added to.
 fn add_biases(y: &mut Tensor, bias: Option<&Var>, deltas: &[Delta]) {
     let (n, d_out) = (y.rows(), y.cols());
-    let ones_on = |rows: &Range<usize>| (0..n).map(|i| f32::from(u8::from(rows.contains(&i)))).collect::<Vec<_>>();
+    let ones_on =
+        |rows: &Range<usize>| (0..n).map(|i| f32::from(u8::from(rows.contains(&i)))).collect::<Vec<_>>();
     let own = bias.into_iter().map(|b| (b, &None));
     let added = deltas.iter().filter_map(|d| d.bias.as_ref().map(|b| (b, &d.rows)));
     let biases: Vec<(&Var, Vec<f32>)> =
