@@ -56,9 +56,12 @@ impl Engine {
         });
         environment.add_function("strftime_now", |format: String| TODAY.format(&format));
         environment.add_filter("tojson", to_json);
-        environment
-            .add_template_owned("chat", with_span_marks(source))
-            .map_err(|e| Error::Template { what: reason(&e) })?;
+        let source = with_span_marks(source);
+        match catch_unwind(AssertUnwindSafe(|| environment.add_template_owned("chat", source))) {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(Error::Template { what: reason(&e) }),
+            Err(_) => return Err(Error::Template { what: "the engine failed".to_owned() }),
+        }
         Ok(Self { environment })
     }
 
@@ -130,7 +133,7 @@ fn with_span_marks(source: &str) -> String {
 fn find_tag<'a>(source: &'a str, tag: &str) -> Option<(&'a str, &'a str, &'a str, &'a str)> {
     let mut from = 0;
     while let Some(at) = source[from..].find("{%").map(|at| at + from) {
-        let end = at + source[at..].find("%}")?;
+        let end = at + 2 + source[at + 2..].find("%}")?;
         let inside = &source[at + 2..end];
         let open = &inside[..inside.bytes().take_while(|b| matches!(b, b'-' | b'+')).count().min(1)];
         let rest = &inside[open.len()..];
@@ -403,6 +406,14 @@ mod tests {
     #[test]
     fn a_template_that_does_not_parse_names_its_line() {
         assert!(render("a\n{% if %}").unwrap_err().contains("template line 2"));
+    }
+
+    #[test]
+    fn a_tag_of_three_signs_is_no_tag() {
+        for source in ["{%}", "{%-%}", "{%%}", "{%generation", "{%}generation%}"] {
+            let _ = render(source);
+        }
+        assert_eq!(with_span_marks("{%}"), "{%}");
     }
 
     #[test]
