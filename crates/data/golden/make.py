@@ -41,6 +41,7 @@ TEXTS = [
     "x = [1, 2, 3]\nfor i in x:\n    print(i + 0.5)\r\n",
     "...!!! ($%&) <tag/> a_b-c",
     "camelCaseWords and ALLCAPS",
+    "spaces before digits:  2/5,    17",
     "\u00a0no-break\u2003em\u200bzero",
 ]
 
