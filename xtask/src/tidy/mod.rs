@@ -66,6 +66,7 @@ pub(crate) fn run(quiet: bool) -> crate::Outcome {
         }
     }
     complaints.extend(tables::check(&tracked));
+    complaints.extend(tables::missing(&tracked));
     complaints.extend(goldens::check(&tracked));
     complaints.sort();
     if !quiet {

@@ -14,6 +14,25 @@ const TABLES: &[(&str, &str)] = &[
     ("crates/models/src/families/", "crates/models/src/families/mod.rs"),
 ];
 
+/// What a stranger looks for. A commit made over a stale tree takes such files away without a conflict.
+const EXPECTED: &[&str] = &[
+    "README.md",
+    "LICENSE-MIT",
+    "LICENSE-APACHE",
+    "docs/architecture.md",
+    "docs/style.md",
+    "docs/glossary.md",
+    "docs/log.md",
+    ".ci/run",
+];
+
+/// Expected files that are not there.
+pub(super) fn missing(tracked: &[Tracked]) -> Vec<Complaint> {
+    let there = |path: &str| tracked.iter().any(|f| f.path == path);
+    let gone = EXPECTED.iter().filter(|path| !there(path));
+    gone.map(|path| Complaint::new(path, 0, "is not there")).collect()
+}
+
 pub(super) fn check(tracked: &[Tracked]) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (folder, table) in TABLES {
@@ -78,6 +97,13 @@ mod tests {
         let complaints = check(&files);
         assert_eq!(complaints.len(), 1);
         assert_eq!(complaints[0].file, "crates/methods/src/low_rank/dora.rs");
+    }
+
+    #[test]
+    fn a_lost_readme_is_missed() {
+        let all: Vec<Tracked> = EXPECTED.iter().map(|path| tracked(path, "")).collect();
+        assert_eq!(missing(&all), []);
+        assert_eq!(missing(&all[1..]), [Complaint::new("README.md", 0, "is not there")]);
     }
 
     #[test]
