@@ -1,4 +1,5 @@
 //! Generation on tiny models with random weights, and on the committed tiny Llama.
+#![allow(clippy::unwrap_used)] // this file is tests only
 use luthier_contract::{Context, Segments};
 use luthier_data::{Message, Role, Template, Tokenizer, prompt_tokens};
 use luthier_decode::{Chat, Error, Generated, Generator, Reason, Sampling, Settings, Stop};

@@ -1,4 +1,5 @@
 //! Evaluation of a tiny model with random weights, and of the committed tiny Llama.
+#![allow(clippy::unwrap_used)] // this file is tests only
 use luthier_data::{Example, Sample, Tokenizer};
 use luthier_decode::{Generator, Settings, Stop};
 use luthier_eval::{Error, Options, Pattern, Prediction, evaluate, held_out, write_predictions};

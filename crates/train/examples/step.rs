@@ -3,6 +3,7 @@
 //! `step [--method lora|full-ft] [--dtype bf16|f32] [--batch 4] [--seq 256] [--steps 5] [--threads 2] [--recompute]`
 //! trains a random model of SmolLM2-135M's shape on random tokens, every one labelled. A step is forward, backward,
 //! clipping and AdamW; the first is not counted.
+#![allow(clippy::print_stdout)] // an example prints what it measured
 use luthier_contract::{Adapter, BaseParam};
 use luthier_data::{BatchSize, MicroLimit, Sample, Sampler};
 use luthier_models::{Config, LoadOptions, Model, RandomSource, parse};
