@@ -71,7 +71,7 @@ fn schedules_are_those_of_transformers() {
     for (name, shape) in [("constant", Shape::Constant), ("linear", Shape::Linear), ("cosine", Shape::Cosine)]
     {
         for warmup in [0, 7] {
-            let schedule = Schedule { peak: 1.0, warmup, steps: 50, shape };
+            let schedule = Schedule { peak: 1.0, warmup, steps: 50, shape, floor: 0.0 };
             for (t, want) in golden.tensor(&format!("{name}.{warmup}")).1.iter().enumerate() {
                 assert!(
                     (schedule.rate(t) - want).abs() < 1e-6,
@@ -80,6 +80,14 @@ fn schedules_are_those_of_transformers() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn a_schedule_ends_at_its_floor() {
+    for shape in [Shape::Linear, Shape::Cosine] {
+        let schedule = Schedule { peak: 2.0, warmup: 2, steps: 10, shape, floor: 0.25 };
+        assert_eq!((schedule.rate(2), schedule.rate(10)), (2.0, 0.5));
     }
 }
 

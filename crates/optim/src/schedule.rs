@@ -8,9 +8,9 @@
 pub enum Shape {
     /// The peak.
     Constant,
-    /// A straight fall to 0.
+    /// A straight fall to the floor.
     Linear,
-    /// Half a cosine to 0.
+    /// Half a cosine to the floor.
     Cosine,
 }
 
@@ -25,6 +25,8 @@ pub struct Schedule {
     pub steps: usize,
     /// What follows the warm-up.
     pub shape: Shape,
+    /// Share of the peak to which the shape falls; transformers' schedules fall to 0.
+    pub floor: f64,
 }
 
 impl Schedule {
@@ -35,11 +37,11 @@ impl Schedule {
         }
         let rest = self.steps.saturating_sub(self.warmup).max(1) as f64;
         let done = ((t - self.warmup) as f64 / rest).min(1.0);
-        self.peak
-            * match self.shape {
-                Shape::Constant => 1.0,
-                Shape::Linear => 1.0 - done,
-                Shape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
-            }
+        let fall = match self.shape {
+            Shape::Constant => 1.0,
+            Shape::Linear => 1.0 - done,
+            Shape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+        };
+        self.peak * (self.floor + (1.0 - self.floor) * fall)
     }
 }

@@ -72,7 +72,7 @@ pub enum Flow {
 }
 
 /// Someone who watches a run.
-pub trait Observer {
+pub trait Observer: Send {
     /// Sees every event, also after another observer asked to stop.
     fn on(&mut self, event: &Event) -> Flow;
 }

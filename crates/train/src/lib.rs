@@ -2,14 +2,29 @@
 //!
 //! [`Session`] is a run in progress; [`train`] is the loop, the same for all
 //! methods; what only watches is an [`Observer`].
+mod adapter_file;
 mod base;
+mod checkpoint;
 mod error;
 mod event;
+mod facts;
+mod model_folder;
+mod output;
+mod prepare;
+mod proof;
+mod run;
 mod session;
 mod train_loop;
 
+pub use adapter_file::{AdapterFile, base_name, open_adapted, read_adapter, save_adapter};
 pub use base::Base;
+pub use checkpoint::{Checkpoints, Found, Restored};
 pub use error::Error;
 pub use event::{Event, Flow, Observer};
+pub use facts::Facts;
+pub use model_folder::{save_model, write_model};
+pub use prepare::{Prepared, open_base, prepare};
+pub use proof::{Held, Interval, Proof, held};
+pub use run::{Finished, Options, PeakBytes, run};
 pub use session::{Gradients, Limits, Session};
 pub use train_loop::{Outcome, Plan, Save, Stopped, train};

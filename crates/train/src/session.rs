@@ -77,7 +77,7 @@ impl Session {
         self.leaves.iter().map(|l| l.param.value().numel()).sum()
     }
 
-    fn run(&self, batch: &Batch, mode: Mode) -> Run {
+    pub(crate) fn run(&self, batch: &Batch, mode: Mode) -> Run {
         let context = Context {
             tokens: batch.tokens.as_slice().into(),
             positions: batch.positions.as_slice().into(),

@@ -1,0 +1,308 @@
+//! From a configuration to a session: everything that can be wrong with the input is found here, before any step.
+use crate::base::Base;
+use crate::error::Error;
+use crate::facts::Facts;
+use crate::session::{Limits, Session};
+use crate::train_loop::Plan;
+use luthier_config::{Batch, Compute, Eval, Length, Optimizer, Run, Storage, Task, Warmup};
+use luthier_contract::{Adapter, Method};
+use luthier_data::{
+    BatchSize, DataSpec, EvalSpec, Example, Fields, Format, Level, Loss, MicroLimit, Report, Sample, Sampler,
+    TemplateChoice,
+};
+use luthier_objectives::lm::LanguageModelling;
+use luthier_optim::{Chain, Schedule, Shape, adamw, sgd};
+use luthier_tensor::DType;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Tokens of a forward run where `micro_batch` is not set: what a forward run keeps for backward grows with them, and
+/// matrix products gain little from more.
+const MICRO_TOKENS: usize = 4096;
+
+/// A run that is ready to begin.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The run.
+    pub session: Session,
+    /// When to evaluate, save and stop.
+    pub plan: Plan,
+    /// What the data doctor found.
+    pub report: Report,
+    /// Held-out conversations to generate answers for.
+    pub examples: Vec<Example>,
+    /// The base, opened.
+    pub base: Base,
+    /// The method, configured.
+    pub method: Arc<dyn Method>,
+    /// How frozen matrices are held; none: as the file holds them.
+    pub storage: Option<DType>,
+    /// What a resumed run must find again.
+    pub facts: Facts,
+    /// The configuration with every default written out.
+    pub resolved: String,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Opens the base of a configuration: a folder, a GGUF file, or a model that was pulled.
+pub fn open_base(run: &Run) -> Result<Base, Error> {
+    match &run.base {
+        luthier_config::Base::Path(path) => Base::open(path),
+        luthier_config::Base::Hub(id) => {
+            let settings = luthier_hub::Settings::from_env()?;
+            Base::open(&luthier_hub::resolve_in(&settings, Path::new("."), id)?)
+        }
+    }
+}
+
+/// Reads base, data and settings, and builds the session at step 0.
+pub fn prepare(run: &Run) -> Result<Prepared, Error> {
+    if run.task != Task::Lm {
+        let task = format!("{:?}", run.task).to_lowercase();
+        return Err(run.refuse("task", format!("task {task} is not here yet, expected lm"), None).into());
+    }
+    let (method, table) = configure(run)?;
+    let base = open_base(run)?;
+    let (sites, params) = (base.spec.sites(), base.spec.base_params());
+    method.check(&sites, &params)?;
+    let compute = compute(run.compute);
+    let mut notes = Vec::new();
+    let storage = storage(run, &base, &mut notes)?;
+    let data = luthier_data::load(&data_spec(run)?, &base.tokenizer)?;
+    check_tokens(&base, data.train.iter().chain(&data.eval))?;
+    remark(run, &base, &data.report, &mut notes);
+    let resolved = run.to_toml(Some(table))?;
+
+    let size = match run.train.batch {
+        Batch::Samples(n) => BatchSize::Samples(n),
+        Batch::Tokens(n) => BatchSize::Tokens(n),
+    };
+    let sampler = Sampler::new(&data.train, size, run.seed);
+    let steps = steps(run.train.length, &sampler);
+    let plan = Plan {
+        steps,
+        eval_every: run.train.eval_every.map(|n| n as u64),
+        save_every: run.train.save_every.map(|n| n as u64),
+        patience: run.train.early_stopping,
+    };
+    let (chain, peak) = optimizer(&run.optimizer);
+    let schedule = schedule(&run.schedule, peak, steps);
+
+    let model = base.load(compute, storage, &|p| method.trains(p))?;
+    let weight = |site: &luthier_contract::Site| model.weight(site, compute.accumulator());
+    let adapter = Adapter::init(method.clone(), &sites, run.seed, compute.accumulator(), &weight);
+    let adds = adapter.sites().next().is_some();
+    let adapter = adds.then(|| Arc::new(adapter));
+    let trained = adapter.iter().flat_map(|a| a.trainable()).collect::<Vec<_>>();
+    let of_base = model.trained().iter().map(|(_, p)| p.clone());
+    let leaves = trained.into_iter().chain(of_base).map(|p| chain.leaf(p)).collect();
+    let facts = Facts::of(run, &resolved, &base, compute)?;
+    let session = Session {
+        model,
+        adapter,
+        objective: Box::new(LanguageModelling),
+        chain,
+        schedule,
+        leaves,
+        samples: data.train,
+        held_out: data.eval,
+        sampler,
+        t: 0,
+        seed: run.seed,
+        limits: limits(run),
+    };
+    let (report, examples) = (data.report, data.examples);
+    Ok(Prepared { session, plan, report, examples, base, method, storage, facts, resolved, notes })
+}
+
+/// The method, and its table with every default written out.
+fn configure(run: &Run) -> Result<(Arc<dyn Method>, toml::Table), Error> {
+    let choice = &run.method;
+    let refuse = |message: String| {
+        let table = choice.table();
+        let key = table.keys().find(|k| message.contains(&format!("`{k}`"))).cloned();
+        Error::from(choice.refuse(key.as_deref(), message, None))
+    };
+    let row = luthier_methods::find(choice.id())
+        .ok_or_else(|| refuse(format!("method {} is not here yet", choice.id())))?;
+    let table = serde_json::to_value(choice.table()).map_err(|e| refuse(e.to_string()))?;
+    let method = (row.configure)(table.clone()).map_err(|e| refuse(e.to_string()))?;
+    let mut full = (row.resolve)(table).map_err(|e| refuse(e.to_string()))?;
+    if let Value::Object(map) = &mut full {
+        map.retain(|_, v| !v.is_null()); // TOML has no null: the key is left out
+    }
+    let full = toml::Table::try_from(full).map_err(|e| refuse(e.to_string()))?;
+    Ok((method, full))
+}
+
+fn compute(setting: Compute) -> DType {
+    match setting {
+        Compute::F32 => DType::F32,
+        Compute::Bf16 => DType::Bf16,
+        // Elsewhere bf16 is widened to f32 before each product: slower, and no more exact.
+        Compute::Auto if luthier_kernels::isa::tier() == luthier_kernels::isa::Tier::Avx512Bf16 => {
+            DType::Bf16
+        }
+        Compute::Auto => DType::F32,
+    }
+}
+
+/// Blocks of a GGUF stay blocks: decoding them would take more memory and add no precision.
+fn storage(run: &Run, base: &Base, notes: &mut Vec<String>) -> Result<Option<DType>, Error> {
+    let blocked = || {
+        let encodings = base.files.names().filter_map(|n| base.files.info(n).map(|(e, _)| e));
+        encodings.into_iter().any(luthier_storage::Encoding::is_blocked)
+    };
+    match run.storage {
+        Storage::Bf16 if base.files.gguf().is_some() && blocked() => {
+            notes.push(
+                "the base's quantised blocks are used as they are; `storage = \"f32\"` decodes them".into(),
+            );
+            Ok(None)
+        }
+        Storage::F32 => Ok(Some(DType::F32)),
+        Storage::Bf16 => Ok(Some(DType::Bf16)),
+        Storage::AsIs => Ok(None),
+        Storage::Int8 | Storage::Nf4 => {
+            let name = if run.storage == Storage::Nf4 { "nf4" } else { "int8" };
+            let message = format!("storage {name} is not here yet, expected f32, bf16 or as-is");
+            Err(run.refuse("storage", message, None).into())
+        }
+    }
+}
+
+fn data_spec(run: &Run) -> Result<DataSpec, Error> {
+    use luthier_config::{Format as Written, LossOn};
+    let data = &run.data;
+    let mut format = match data.format {
+        Written::Auto => Format::Auto,
+        Written::Alpaca => Format::Alpaca,
+        Written::Messages => Format::Messages,
+        Written::Sharegpt => Format::Sharegpt,
+        Written::PromptCompletion => Format::PromptCompletion,
+        Written::QuestionAnswer => Format::QuestionAnswer,
+        Written::Text => Format::Text,
+        Written::Classification | Written::Preference => {
+            let message = "this format is not here yet, expected one for task lm".to_string();
+            return Err(run.refuse("data.format", message, None).into());
+        }
+    };
+    let mut columns = serde_json::Map::new();
+    for (key, column) in &data.fields {
+        let key = match key.as_str() {
+            "question" => "prompt",
+            "answer" => "completion",
+            other => other,
+        };
+        columns.insert(key.into(), Value::String(column.clone()));
+    }
+    if format == Format::QuestionAnswer
+        && (columns.contains_key("prompt") || columns.contains_key("completion"))
+    {
+        // With columns of other names, question-answer is prompt-completion; the one not named keeps its name.
+        format = Format::PromptCompletion;
+        for (key, own) in [("prompt", "question"), ("completion", "answer")] {
+            columns.entry(key).or_insert_with(|| Value::String(own.into()));
+        }
+    }
+    let fields = serde_json::from_value::<Fields>(Value::Object(columns));
+    let fields = fields.map_err(|e| run.refuse("data.fields", e.to_string(), None))?;
+    Ok(DataSpec {
+        train: data.train.clone(),
+        eval: match &data.eval {
+            None => EvalSpec::None,
+            Some(Eval::Files(files)) => EvalSpec::Files(files.clone()),
+            Some(Eval::Share(share)) => EvalSpec::Fraction(*share),
+        },
+        format,
+        fields,
+        loss: match data.loss {
+            LossOn::Assistant => Loss::Assistant,
+            LossOn::Last => Loss::Last,
+            LossOn::All => Loss::All,
+        },
+        max_tokens: data.max_tokens,
+        encoding: data.encoding.clone(),
+        template: TemplateChoice::Auto,
+        seed: run.seed,
+    })
+}
+
+fn check_tokens<'a>(base: &Base, samples: impl Iterator<Item = &'a Sample>) -> Result<(), Error> {
+    let most = samples.flat_map(|s| s.tokens.iter().copied()).max().unwrap_or(0);
+    if (most as usize) < base.spec.vocab {
+        return Ok(());
+    }
+    Err(Error::Vocabulary { token: most, vocab: base.spec.vocab })
+}
+
+fn remark(run: &Run, base: &Base, report: &Report, notes: &mut Vec<String>) {
+    if base.brings_code() {
+        notes.push("the base brings code of its own (`auto_map`), which is never run".into());
+    }
+    let longest = report.train.lengths.max as usize;
+    if longest > base.spec.max_positions {
+        notes.push(format!(
+            "the longest sample has {longest} tokens, the model was made for {}: lower data.max_tokens",
+            base.spec.max_positions
+        ));
+    }
+    if run.train.micro_batch.is_none() {
+        notes.push(format!(
+            "a forward run takes at most {MICRO_TOKENS} tokens (or one longer sample); \
+             train.micro_batch sets a number of samples instead"
+        ));
+    }
+    notes.extend(report.findings.iter().filter(|f| f.level == Level::Warning).map(|f| f.message.clone()));
+}
+
+fn limits(run: &Run) -> Limits {
+    let micro = match run.train.micro_batch {
+        Some(samples) => MicroLimit { samples: Some(samples), tokens: None },
+        None => MicroLimit { samples: None, tokens: Some(MICRO_TOKENS) },
+    };
+    Limits { micro, recompute: run.train.recompute }
+}
+
+fn steps(length: Length, sampler: &Sampler) -> u64 {
+    match length {
+        Length::Steps(steps) => steps as u64,
+        Length::Epochs(epochs) => {
+            let whole = epochs.floor();
+            let rest = (epochs - whole) * sampler.steps_in_epoch(whole as u64) as f64;
+            (sampler.steps_in(whole as u64) + rest.ceil() as u64).max(1)
+        }
+    }
+}
+
+/// The chain and its peak learning rate.
+fn optimizer(setting: &Optimizer) -> (Chain, f64) {
+    match setting {
+        Optimizer::Adamw(a) => {
+            let clip = a.clip.0.map(luthier_config::Positive::get);
+            let betas = a.betas.map(luthier_config::Share::get);
+            (adamw(betas, a.eps.get(), a.weight_decay.get(), clip), a.lr.get())
+        }
+        Optimizer::Sgd(s) => {
+            let clip = s.clip.0.map(luthier_config::Positive::get);
+            (sgd(s.momentum.get(), s.weight_decay.get(), clip), s.lr.get())
+        }
+    }
+}
+
+fn schedule(setting: &luthier_config::Schedule, peak: f64, steps: u64) -> Schedule {
+    use luthier_config::Schedule as Written;
+    let (warmup, shape, floor) = match setting {
+        Written::Constant(c) => (c.warmup, Shape::Constant, 0.0),
+        Written::Linear(l) => (l.warmup, Shape::Linear, l.floor.get()),
+        Written::Cosine(c) => (c.warmup, Shape::Cosine, c.floor.get()),
+    };
+    let warmup = match warmup {
+        Warmup::Steps(n) => n,
+        // transformers: math.ceil(steps * warmup_ratio)
+        Warmup::Share(share) => (share.get() * steps as f64).ceil() as usize,
+    };
+    Schedule { peak, warmup, steps: steps as usize, shape, floor }
+}
