@@ -101,7 +101,7 @@ fn session(id: &str, dtype: DType, batch: usize, seq: usize, recompute: bool) ->
     let samples = (0..batch as u64).map(sample).collect::<Vec<_>>();
     let sampler = Sampler::new(&samples, BatchSize::Samples(batch), 0);
     let limits = Limits { micro: MicroLimit { samples: None, tokens: None }, recompute };
-    let schedule = Schedule { peak: 1e-4, warmup: 0, steps: 1, shape: Shape::Constant };
+    let schedule = Schedule { peak: 1e-4, warmup: 0, steps: 1, shape: Shape::Constant, floor: 0.0 };
     let objective = Box::new(LanguageModelling);
     Session {
         model,

@@ -43,7 +43,9 @@ fn a_crash_at_any_file_operation_leaves_the_checkpoint_before() {
         for cut in [0, whole.len() / 2, whole.len()] {
             let partial = folder.path().join(".step-000002.1.partial");
             fs::create_dir(&partial).unwrap();
-            files[..i].iter().for_each(|f| drop(fs::copy(good.join(f), partial.join(f)).unwrap()));
+            for f in &files[..i] {
+                fs::copy(good.join(f), partial.join(f)).unwrap();
+            }
             fs::write(partial.join(last), &whole[..cut]).unwrap();
             assert_eq!(saver.newest().unwrap().unwrap().folder, good);
             saver.clean().unwrap();

@@ -12,20 +12,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Samples of a step: with eleven samples, steps end in the middle of an epoch and at its short end.
-pub const SIZE: BatchSize = BatchSize::Samples(3);
+pub(crate) const SIZE: BatchSize = BatchSize::Samples(3);
 
-pub fn lora() -> Arc<dyn Method> {
+pub(crate) fn lora() -> Arc<dyn Method> {
     let table =
         serde_json::json!({ "rank": 2, "alpha": 3.0, "dropout": 0.25, "modules_to_save": ["lm_head"] });
     (luthier_methods::find("lora").unwrap().configure)(table).unwrap()
 }
 
-pub fn full(master: &str) -> Arc<dyn Method> {
+pub(crate) fn full(master: &str) -> Arc<dyn Method> {
     (luthier_methods::find("full-ft").unwrap().configure)(serde_json::json!({ "master": master })).unwrap()
 }
 
 /// A session at step 0, always the same for the same arguments.
-pub fn session(method: &Arc<dyn Method>, compute: DType, micro: Option<usize>) -> Session {
+pub(crate) fn session(method: &Arc<dyn Method>, compute: DType, micro: Option<usize>) -> Session {
     let spec = luthier_testkit::spec(0);
     let vocab = spec.vocab as u32;
     let (sites, source) = (spec.sites(), RandomSource { seed: 5, std: 0.3, dtype: DType::Bf16 });
@@ -63,7 +63,7 @@ pub fn session(method: &Arc<dyn Method>, compute: DType, micro: Option<usize>) -
 }
 
 /// Everything that a run has changed, as bytes.
-pub fn state(session: &Session) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn state(session: &Session) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for leaf in &session.leaves {
         all.insert(leaf.param.name().to_string(), leaf.param.value().bytes().to_vec());
@@ -74,15 +74,15 @@ pub fn state(session: &Session) -> BTreeMap<String, Vec<u8>> {
     all
 }
 
-pub fn checkpoints(folder: &Path, keep: usize) -> Checkpoints {
+pub(crate) fn checkpoints(folder: &Path, keep: usize) -> Checkpoints {
     Checkpoints::new(folder.to_owned(), keep, SIZE, Facts::default())
 }
 
 /// Remembers all events, and stops after a step.
 #[derive(Default)]
-pub struct Watch {
-    pub events: Vec<Event>,
-    pub stop_after: Option<u64>,
+pub(crate) struct Watch {
+    pub(crate) events: Vec<Event>,
+    pub(crate) stop_after: Option<u64>,
 }
 
 impl Observer for Watch {
@@ -97,7 +97,7 @@ impl Observer for Watch {
 
 impl Watch {
     /// Steps with their losses.
-    pub fn losses(&self) -> Vec<(u64, f64)> {
+    pub(crate) fn losses(&self) -> Vec<(u64, f64)> {
         let step = |e: &Event| match e {
             Event::Step { step, loss, .. } => Some((*step, *loss)),
             _ => None,
@@ -105,7 +105,7 @@ impl Watch {
         self.events.iter().filter_map(step).collect()
     }
 
-    pub fn notes(&self) -> String {
+    pub(crate) fn notes(&self) -> String {
         let note = |e: &Event| match e {
             Event::Note { message } => Some(message.clone()),
             _ => None,
@@ -114,12 +114,12 @@ impl Watch {
     }
 }
 
-pub fn assets() -> PathBuf {
+pub(crate) fn assets() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets")
 }
 
 /// A run of six steps of the embedded base in `folder`, with `more` overrides.
-pub fn config(folder: &Path, method: &str, more: &[&str]) -> Run {
+pub(crate) fn config(folder: &Path, method: &str, more: &[&str]) -> Run {
     let rows =
         (0..14).map(|i| format!("{{\"text\": \"The {i} cats sat and Alice looked at {i} of them.\"}}\n"));
     let (data, base) = (folder.join("data.jsonl"), assets().join("glass-en"));
@@ -136,4 +136,4 @@ pub fn config(folder: &Path, method: &str, more: &[&str]) -> Run {
     raw.resolve(folder).unwrap()
 }
 
-pub const LORA: &str = "[method.lora]\nrank = 2\ndropout = 0.1";
+pub(crate) const LORA: &str = "[method.lora]\nrank = 2\ndropout = 0.1";
