@@ -130,9 +130,13 @@ pub struct EvalArgs {
     /// Replace a value of the run.toml, as in --set data.max_tokens=256.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Also generate answers and compare what follows this mark with the reference: --answer "####".
-    #[arg(long, value_name = "MARK")]
+    /// Also generate answers, and compare the result that stands in them with the data's: gsm8k,
+    /// a mark before a number (--answer "####"), or a regular expression with a group.
+    #[arg(long, value_name = "PATTERN")]
     pub answer: Option<String>,
+    /// Write every prompt and answer, one a line.
+    #[arg(long, value_name = "FILE", requires = "answer")]
+    pub predictions: Option<PathBuf>,
     /// Longest generated answer.
     #[arg(long, default_value_t = 256, value_name = "TOKENS")]
     pub max_tokens: usize,

@@ -38,6 +38,13 @@ impl CliError {
         Self { exit: FAILED, ..Self::input(code, message) }
     }
 
+    /// The file system refused, which is the run's failure and not the input's.
+    pub fn io(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        let mut failed = Self::failed("io", format!("cannot {action} {}: {error}", path.display()));
+        failed.file = Some(path.display().to_string());
+        failed.help("check the path, its rights and the disk's free space")
+    }
+
     /// With the way out.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -112,6 +119,8 @@ macro_rules! input_error {
 }
 
 input_error!(
+    luthier_decode::Error,
+    luthier_eval::Error,
     luthier_models::Error,
     luthier_storage::Error,
     luthier_contract::Error,
@@ -136,7 +145,15 @@ impl From<luthier_data::Error> for CliError {
 
 impl From<luthier_train::Error> for CliError {
     fn from(error: luthier_train::Error) -> Self {
-        let exit = if matches!(error, luthier_train::Error::Io { .. }) { FAILED } else { INPUT };
-        Self { help: error.help(), exit, ..Self::input(error.code(), error.to_string()) }
+        use luthier_train::Error;
+        match error {
+            Error::Config(error) => error.into(),
+            Error::Data(error) => error.into(),
+            Error::Hub(error) => error.into(),
+            error => {
+                let exit = if error.is_input() { INPUT } else { FAILED };
+                Self { help: error.help(), exit, ..Self::input(error.code(), error.to_string()) }
+            }
+        }
     }
 }

@@ -5,6 +5,9 @@
 mod args;
 mod commands;
 mod error;
+mod finish;
+mod observe;
+mod opened;
 mod output;
 mod report;
 mod snippet;

@@ -1,98 +1,43 @@
-//! Who watches a run: the metrics file, the line of progress, the stream of events, Ctrl-C.
+//! Who watches a run from here: the line of progress, the stream of events; and the metrics file, read back.
 
-use crate::adapter::io_error;
 use crate::error::CliError;
 use crate::output::{Output, count, duration};
 use crate::report::Point;
-use luthier_platform::fs::atomic_write;
 use luthier_train::{Event, Flow, Observer};
 use serde_json::Value;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 
 /// Seconds of rate that the time left is taken from: the last steps tell more than the first.
 const RATE_MEMORY: f64 = 0.9;
-
-/// Appends every event to `metrics.jsonl`.
-pub struct Metrics {
-    file: File,
-    path: PathBuf,
-    failed: Option<std::io::Error>,
-}
-
-impl Metrics {
-    /// Opens the file; what a run wrote after `step` is taken out first, since it will be done again.
-    pub fn open(path: &Path, step: Option<u64>) -> Result<Self, CliError> {
-        if let Some(step) = step {
-            let kept: String = read(path)?
-                .iter()
-                .filter(|event| event["step"].as_u64().is_none_or(|at| at <= step))
-                .map(|event| format!("{event}\n"))
-                .collect();
-            atomic_write(path, |file| file.write_all(kept.as_bytes())).map_err(|error| io_error("write", path, &error))?;
-        }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(|error| io_error("open", path, &error))?;
-        Ok(Self { file, path: path.to_owned(), failed: None })
-    }
-
-    /// One line.
-    pub fn write(&mut self, event: &Value) {
-        if let Err(error) = writeln!(self.file, "{event}") {
-            self.failed.get_or_insert(error);
-        }
-    }
-
-    /// The first failure, if a line could not be written.
-    pub fn finish(self) -> Result<(), CliError> {
-        match self.failed {
-            Some(error) => Err(io_error("write", &self.path, &error)),
-            None => Ok(()),
-        }
-    }
-}
 
 /// All events of a metrics file; none where there is no file. A last line that a crash cut short is left out.
 pub fn read(path: &Path) -> Result<Vec<Value>, CliError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(io_error("read", path, &error)),
+        Err(error) => Err(CliError::io("read", path, &error)),
     }
 }
 
 /// The losses of a kind of event: `step` or `eval`.
 pub fn curve(events: &[Value], kind: &str) -> Vec<Point> {
     let of_kind = events.iter().filter(|event| event["event"] == kind);
-    of_kind.filter_map(|event| Some(Point { step: event["step"].as_u64()?, loss: event["loss"].as_f64()? })).collect()
+    of_kind
+        .filter_map(|event| Some(Point { step: event["step"].as_u64()?, loss: event["loss"].as_f64()? }))
+        .collect()
 }
 
-impl Observer for Metrics {
-    fn on(&mut self, event: &Event) -> Flow {
-        self.write(&to_json(event));
-        Flow::Continue
-    }
-}
-
-/// Shows a run to people and programs, and ends it when it is asked to.
+/// Shows a run to people and programs.
 pub struct Screen<'a> {
     output: &'a Output,
-    stop: &'static AtomicBool,
-    /// Seconds a step and tokens a second, averaged.
+    /// Seconds and tokens a step, averaged.
     rate: Option<(f64, f64)>,
-    /// Every token that was trained on since this process began, and the seconds that it took.
-    pub trained: (usize, f64),
 }
 
 impl<'a> Screen<'a> {
-    /// For an output and the flag of Ctrl-C.
-    pub fn new(output: &'a Output, stop: &'static AtomicBool) -> Self {
-        Self { output, stop, rate: None, trained: (0, 0.0) }
+    /// For an output.
+    pub fn new(output: &'a Output) -> Self {
+        Self { output, rate: None }
     }
 
     fn average(&mut self, seconds: f64, tokens: f64) -> (f64, f64) {
@@ -109,7 +54,7 @@ impl Observer for Screen<'_> {
         if !self.output.json() {
             self.show(event);
         }
-        if self.stop.load(Ordering::SeqCst) { Flow::Stop } else { Flow::Continue }
+        Flow::Continue // Ctrl-C is heard by the run itself
     }
 }
 
@@ -126,16 +71,17 @@ impl Screen<'_> {
                 ));
             }
             Event::Step { step, steps, loss, all_tokens, seconds, .. } => {
-                self.trained.0 += all_tokens;
-                self.trained.1 += seconds;
                 let (a_step, rate) = self.average(*seconds, *all_tokens as f64);
                 let left = duration(a_step * steps.saturating_sub(*step) as f64);
                 let rate = count(rate.round() as u64);
-                self.output.progress(|| format!("step {step}/{steps}  loss {loss:.4}  {rate} tokens/s  {left} left"));
+                self.output.progress(|| {
+                    format!("step {step}/{steps}  loss {loss:.4}  {rate} tokens/s  {left} left")
+                });
             }
             Event::Eval { step, loss, perplexity, best, .. } => {
                 let best = if *best && *step > 0 { ", the best so far" } else { "" };
-                self.output.note(&format!("step {step}: held-out loss {loss:.4}, perplexity {perplexity:.2}{best}"));
+                self.output
+                    .note(&format!("step {step}: held-out loss {loss:.4}, perplexity {perplexity:.2}{best}"));
             }
             Event::Note { message } => self.output.note(message),
             _ => {}

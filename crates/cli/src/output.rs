@@ -4,8 +4,8 @@ use crate::error::CliError;
 use crate::snippet;
 use luthier_platform::terminal::{self, Stream};
 use serde_json::Value;
-use std::cell::RefCell;
 use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Least time between two updates of a line that a person watches.
@@ -21,13 +21,21 @@ pub struct Output {
     quiet: bool,
     tty: bool,
     /// When progress was last shown, and whether its line still stands on the terminal.
-    progress: RefCell<(Option<Instant>, bool)>,
+    progress: Mutex<(Option<Instant>, bool)>,
+    /// Whether events are told as they come.
+    streams: bool,
 }
 
 impl Output {
     /// For the two global flags.
     pub fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet, tty: terminal::is_tty(Stream::Err), progress: RefCell::new((None, false)) }
+        Self {
+            json,
+            quiet,
+            tty: terminal::is_tty(Stream::Err),
+            progress: Mutex::new((None, false)),
+            streams: true,
+        }
     }
 
     /// Whether programs read the result.
@@ -43,9 +51,18 @@ impl Output {
 
     /// One event of a stream; only programs read it.
     pub fn event(&self, event: &Value) {
-        if self.json {
+        if self.json && self.streams {
             line_out(&event.to_string());
         }
+    }
+
+    /// The same without events: for a command whose result is one object.
+    pub fn without_events(&self) -> Self {
+        Self { streams: false, ..Self::new(self.json, self.quiet) }
+    }
+
+    fn line(&self) -> MutexGuard<'_, (Option<Instant>, bool)> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Part of a text result, without a line's end: what a model says, as it says it.
@@ -76,7 +93,7 @@ impl Output {
         if self.quiet {
             return;
         }
-        let mut progress = self.progress.borrow_mut();
+        let mut progress = self.line();
         let pause = if self.tty { REFRESH } else { LOG_EVERY };
         if progress.0.is_some_and(|last| last.elapsed() < pause) {
             return;
@@ -105,7 +122,7 @@ impl Output {
 
     /// Takes the line of progress away.
     fn clear(&self) {
-        let mut progress = self.progress.borrow_mut();
+        let mut progress = self.line();
         if std::mem::take(&mut progress.1) {
             let _ = write!(std::io::stderr(), "\r\x1b[2K");
         }

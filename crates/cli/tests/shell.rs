@@ -167,3 +167,12 @@ fn colour_is_for_terminals() {
     assert!(run("1"));
     assert!(!run("0"));
 }
+
+#[test]
+fn a_configuration_is_found_by_its_bare_name() {
+    let folder = misspelt();
+    let text = std::fs::read_to_string(folder.path().join("run.toml")).unwrap().replace("stpes", "steps");
+    std::fs::write(folder.path().join("run.toml"), text).unwrap();
+    let output = luthier(folder.path(), &["train", "run.toml", "--json"]);
+    assert_eq!(last_json(&output)["error"]["code"], "config-no-file", "the data is what is missing");
+}

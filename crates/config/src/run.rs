@@ -12,7 +12,7 @@ use crate::settings::{
 };
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// Samples a step where neither `batch` nor `tokens` is set: transformers' default.
@@ -216,13 +216,15 @@ impl RawConfig {
 
     /// Finds the files, relative to `folder`, and fills in the defaults.
     pub fn resolve(self, folder: &Path) -> Result<Run, Error> {
+        // A bare file name has the empty folder.
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let folder = std::path::absolute(folder)
             .map_err(|cause| Error::Unreadable { path: folder.to_owned(), cause })?;
         let finder = Finder { folder: &folder, document: &self.document };
         let settings = self.settings;
         Ok(Run {
             base: finder.base(&settings.base)?,
-            output: folder.join(&settings.output),
+            output: finder.join(&settings.output),
             seed: settings.seed,
             compute: settings.compute,
             storage: settings.storage,
@@ -366,9 +368,27 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
+    /// A path from the folder on, without `.` and `..` where that names the same place.
+    fn join(&self, written: &str) -> PathBuf {
+        let plain = self.folder.join(written);
+        let mut short = PathBuf::new();
+        for part in plain.components() {
+            match part {
+                Component::CurDir => {}
+                Component::ParentDir => {
+                    short.pop();
+                }
+                part => short.push(part),
+            }
+        }
+        // Behind a symbolic link `..` is another folder.
+        let same = |a: &Path, b: &Path| a.canonicalize().ok() == b.canonicalize().ok();
+        if same(&plain, &short) { short } else { plain }
+    }
+
     /// A path that exists wins over a hub id of the same form.
     fn base(&self, written: &str) -> Result<Base, Error> {
-        let path = self.folder.join(written);
+        let path = self.join(written);
         if path.exists() {
             return Ok(Base::Path(path));
         }
@@ -396,7 +416,7 @@ impl Finder<'_> {
                 "plain" => Template::Plain,
                 "none" => Template::None,
                 file => {
-                    let path = self.folder.join(file);
+                    let path = self.join(file);
                     if !path.is_file() {
                         return Err(self.no_file("data.template", path));
                     }
@@ -409,7 +429,7 @@ impl Finder<'_> {
 
     fn files(&self, key: &str, files: &Files) -> Result<Vec<PathBuf>, Error> {
         let find = |file: &String| {
-            let path = self.folder.join(file);
+            let path = self.join(file);
             if path.is_file() { Ok(path) } else { Err(self.no_file(key, path)) }
         };
         files.0.iter().map(find).collect()

@@ -195,3 +195,16 @@ fn an_error_of_another_part_points_into_the_file() {
     assert_eq!((place.line, place.column), (6, 9));
     assert_eq!(error.to_string(), "`data.train`: no row has an answer");
 }
+
+#[test]
+fn paths_are_written_the_short_way() {
+    let folder = folder(SHORT);
+    let inner = folder.path().join("recipes");
+    std::fs::create_dir(&inner).unwrap();
+    let text = SHORT.replace("models/", "../models/").replace("gsm8k.jsonl", "./../gsm8k.jsonl").replace("runs/", "../runs/");
+    std::fs::write(inner.join("run.toml"), text).unwrap();
+    let run = Run::load(&inner.join("run.toml"), &[], &METHODS).unwrap();
+    assert_eq!(run.base, Base::Path(folder.path().join("models/smollm2")));
+    assert_eq!(run.data.train, [folder.path().join("gsm8k.jsonl")]);
+    assert_eq!(run.output, folder.path().join("runs/first"));
+}

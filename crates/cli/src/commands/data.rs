@@ -1,12 +1,13 @@
 //! `luthier data`: the doctor.
 
 use crate::args::DataArgs;
-use crate::commands::{load_run, open_base};
+use crate::commands::load_run;
 use crate::error::CliError;
 use crate::output::Output;
 use crate::spec;
 use luthier_data::{Style, load, render_report};
 use luthier_platform::terminal::{self, Stream};
+use luthier_train::open_base;
 
 /// Runs the command.
 pub fn run(args: &DataArgs, output: &Output) -> Result<(), CliError> {

@@ -1,8 +1,13 @@
 //! One file a command: parse, call, print.
 
+mod chat;
 mod data;
+mod eval;
+mod generate;
+mod merge;
 mod methods;
 mod pull;
+mod quickstart;
 mod train;
 
 use crate::args::{Cli, Command, RunArgs};
@@ -10,7 +15,6 @@ use crate::error::CliError;
 use crate::output::Output;
 use crate::spec;
 use luthier_config::Run;
-use luthier_train::Base;
 
 /// Runs the command.
 pub fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
@@ -18,13 +22,13 @@ pub fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         set_threads(threads.get());
     }
     match cli.command {
-        Command::Quickstart(_) => Err(unready("quickstart")),
+        Command::Quickstart(args) => quickstart::run(&args, output),
         Command::Train(args) => train::run(&args, output),
         Command::Data(args) => data::run(&args, output),
-        Command::Eval(_) => Err(unready("eval")),
-        Command::Generate(_) => Err(unready("generate")),
-        Command::Chat(_) => Err(unready("chat")),
-        Command::Merge(_) => Err(unready("merge")),
+        Command::Eval(args) => eval::run(&args, output),
+        Command::Generate(args) => generate::run(&args, output),
+        Command::Chat(args) => chat::run(&args, output),
+        Command::Merge(args) => merge::run(&args, output),
         Command::Pull(args) => pull::run(&args, output),
         Command::Methods(args) => methods::run(&args, output),
     }
@@ -36,10 +40,6 @@ pub fn set_threads(threads: usize) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
-fn unready(command: &str) -> CliError {
-    CliError::failed("unready", format!("`luthier {command}` is not part of this build"))
-}
-
 /// The configuration that a command is given, with its `--set`s, and the width of the pool that it asks for.
 pub fn load_run(args: &RunArgs) -> Result<Run, CliError> {
     let run = Run::load(&args.run, &args.set, &spec::method_ids())?;
@@ -47,16 +47,4 @@ pub fn load_run(args: &RunArgs) -> Result<Run, CliError> {
         set_threads(threads.get()); // without effect where --threads came first
     }
     Ok(run)
-}
-
-/// The base that a configuration names: a folder, a file, or a model that was pulled.
-pub fn open_base(run: &Run) -> Result<Base, CliError> {
-    let path = match &run.base {
-        luthier_config::Base::Path(path) => path.clone(),
-        luthier_config::Base::Hub(id) => luthier_hub::resolve(id).map_err(|error| CliError {
-            place: Some(Box::new(run.place("base"))),
-            ..CliError::from(error)
-        })?,
-    };
-    Ok(Base::open(&path)?)
 }

@@ -36,18 +36,9 @@ impl<'a> Streamer<'a> {
         }
         // More waiting ids than one character can have: the oldest of them are broken bytes and stay so.
         if self.ids.len() - self.emitted > 2 * WAITING {
-            return self.emit_oldest(&through);
-        }
-        Ok(None)
-    }
-
-    /// Emits as many waiting ids as surely belong to no character that is still incomplete, cut where no character is.
-    fn emit_oldest(&mut self, through: &str) -> Result<Option<String>, Error> {
-        for upto in (self.emitted + 1..=self.ids.len() - WAITING).rev() {
-            let part = self.text(0, upto)?;
-            if through.starts_with(&part) {
-                return self.emit(&part, upto).map(Some);
-            }
+            let upto = self.ids.len() - WAITING;
+            let through = self.text(0, upto)?;
+            return self.emit(&through, upto).map(Some);
         }
         Ok(None)
     }

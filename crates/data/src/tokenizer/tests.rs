@@ -302,19 +302,6 @@ fn a_stream_cut_inside_a_character_ends_with_a_replacement() {
 }
 
 #[test]
-fn a_character_between_broken_bytes_stays_whole() {
-    let tokenizer = fixtures::bytes(None);
-    let bytes = |text: &str| tokenizer.encode(text).unwrap();
-    let half = bytes("🎻")[0];
-    let whole = bytes("🎻");
-    assert_eq!(whole.len(), 4);
-    for before in 0..8 {
-        let ids = [vec![half; before], whole.clone(), vec![half; 9]].concat();
-        assert_eq!(streamed(&tokenizer, &ids).concat(), tokenizer.decode(&ids).unwrap());
-    }
-}
-
-#[test]
 fn a_stream_of_broken_bytes_flows_on() {
     let tokenizer = fixtures::bytes(None);
     let half = tokenizer.encode("🎻").unwrap()[0];
