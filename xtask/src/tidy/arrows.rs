@@ -41,6 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "eval",
             "config",
             "platform",
+            "hub",
         ],
     ),
     (
