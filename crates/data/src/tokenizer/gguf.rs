@@ -189,7 +189,7 @@ fn config(gguf: &GgufTokenizer, adds_bos: bool) -> Value {
 // ---- byte-level BPE ---------------------------------------------------------------------------------------------
 
 /// GPT-2: words with one leading space, runs of digits, runs of other characters.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Llama 3: contractions of either case, digits by three, line breaks kept with what is before them.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Qwen 2: as Llama 3 with single digits.
@@ -201,13 +201,13 @@ const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}
 // spaces before a digit become other ids than the model was trained on. Here, as in llama.cpp, `pre` decides.
 
 /// How a `pre` name splits text before BPE.
-struct PreTokenizer {
+pub(super) struct PreTokenizer {
     /// Applied one after the other, each to the pieces of the one before.
-    patterns: &'static [&'static str],
+    pub(super) patterns: &'static [&'static str],
     /// Unicode NFC first.
-    normalises: bool,
+    pub(super) normalises: bool,
     /// A piece that is a token is taken whole, merges or not.
-    ignores_merges: bool,
+    pub(super) ignores_merges: bool,
     /// BOS before the text, where the file does not say.
     adds_bos: bool,
 }
@@ -215,7 +215,10 @@ struct PreTokenizer {
 const KNOWN: [&str; 9] =
     ["default", "gpt-2", "llama-bpe", "llama3", "qwen2", "smollm", "starcoder", "tekken", "deepseek-r1-qwen"];
 
-fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
+/// Names in the order in which a split that has several is called.
+pub(super) const PREFERRED: [&str; 6] = ["gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "default"];
+
+pub(super) fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
     let plain =
         |patterns| PreTokenizer { patterns, normalises: false, ignores_merges: false, adds_bos: false };
     Some(match name {

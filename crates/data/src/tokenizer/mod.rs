@@ -6,6 +6,7 @@
 mod gguf;
 mod load;
 mod stream;
+mod to_gguf;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
