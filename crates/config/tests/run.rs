@@ -201,7 +201,10 @@ fn paths_are_written_the_short_way() {
     let folder = folder(SHORT);
     let inner = folder.path().join("recipes");
     std::fs::create_dir(&inner).unwrap();
-    let text = SHORT.replace("models/", "../models/").replace("gsm8k.jsonl", "./../gsm8k.jsonl").replace("runs/", "../runs/");
+    let text = SHORT
+        .replace("models/", "../models/")
+        .replace("gsm8k.jsonl", "./../gsm8k.jsonl")
+        .replace("runs/", "../runs/");
     std::fs::write(inner.join("run.toml"), text).unwrap();
     let run = Run::load(&inner.join("run.toml"), &[], &METHODS).unwrap();
     assert_eq!(run.base, Base::Path(folder.path().join("models/smollm2")));
