@@ -157,3 +157,12 @@ impl From<luthier_train::Error> for CliError {
         }
     }
 }
+
+impl From<luthier_train::MergeError> for CliError {
+    fn from(error: luthier_train::MergeError) -> Self {
+        match error {
+            luthier_train::MergeError::Train(error) => error.into(),
+            error => Self { help: error.help(), ..Self::input(error.code(), error.to_string()) },
+        }
+    }
+}
