@@ -84,7 +84,7 @@ impl Screen<'_> {
                     .note(&format!("step {step}: held-out loss {loss:.4}, perplexity {perplexity:.2}{best}"));
             }
             Event::Note { message } => self.output.note(message),
-            _ => {}
+            Event::Saved { .. } => {}
         }
     }
 }

@@ -16,6 +16,7 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// Where a command prints.
 ///
 /// Printing never fails: a reader that closes its end has read what it wanted.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts: two flags, the stream, the command")]
 pub struct Output {
     json: bool,
     quiet: bool,

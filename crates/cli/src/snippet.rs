@@ -67,8 +67,8 @@ pub fn clip(text: &str, columns: usize) -> String {
 mod tests {
     use super::*;
 
-    fn place(text: &str, column: usize, width: usize) -> Box<Place> {
-        Box::new(Place { file: "run.toml".to_owned(), line: 12, column, width, text: text.to_owned() })
+    fn place(text: &str, column: usize, width: usize) -> Place {
+        Place { file: "run.toml".to_owned(), line: 12, column, width, text: text.to_owned() }
     }
 
     fn marks(text: &str, column: usize, width: usize) -> String {

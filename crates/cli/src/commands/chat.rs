@@ -31,12 +31,9 @@ pub fn run(args: &ChatArgs, output: &Output) -> Result<(), CliError> {
         let Some(line) = lines.next() else { break };
         let line = line.map_err(|error| CliError::input("prompt", format!("cannot read a line: {error}")))?;
         match line.trim() {
-            "" => continue,
+            "" => {}
             "/exit" => break,
-            "/reset" => {
-                chat.reset();
-                continue;
-            }
+            "/reset" => chat.reset(),
             text => {
                 let answer = chat.say(text, &settings, &mut |piece| {
                     output.stream(piece);

@@ -15,7 +15,9 @@ use std::path::Path;
 
 /// Runs the command.
 pub fn run(args: &EvalArgs, output: &Output) -> Result<(), CliError> {
-    let (opened, data) = if args.subject.ends_with(".toml") { of_run(args)? } else { of_model(args)? };
+    let is_run =
+        Path::new(&args.subject).extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("toml"));
+    let (opened, data) = if is_run { of_run(args)? } else { of_model(args)? };
     let dataset: Dataset = load(&data, opened.tokenizer())?;
     if dataset.eval.is_empty() {
         return Err(CliError::input("no-held-out", "there is no held-out data")
