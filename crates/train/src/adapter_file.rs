@@ -154,10 +154,10 @@ impl AdapterFile {
         }
         let rest = wrong.len().saturating_sub(NAMED);
         wrong.truncate(NAMED);
-        let mut summary = wrong.join("; ");
         if rest > 0 {
-            summary.push_str(&format!("; and {rest} more"));
+            wrong.push(format!("and {rest} more"));
         }
+        let summary = wrong.join("; ");
         Err(Error::AdapterTensors { path: self.folder.clone(), summary })
     }
 

@@ -75,7 +75,6 @@ impl Base {
     }
 
     /// SHA-256 over the config and every file's bytes: what a resumed run must find again.
-    #[expect(clippy::format_collect, reason = "32 bytes")]
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.config.0.to_string());
@@ -83,7 +82,7 @@ impl Base {
             hash.update((file.bytes().len() as u64).to_le_bytes());
             hash.update(file.bytes());
         }
-        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        hex(&hash.finalize())
     }
 
     /// The tensor as stored, in the row order of Hugging Face folders.
@@ -99,6 +98,12 @@ impl Base {
         };
         Ok(if self.family.gguf_interleaved { stored.unpermute_rope(heads)? } else { stored })
     }
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digit = |v: u8| char::from_digit(u32::from(v), 16).expect("four bits");
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }
 
 fn read_config(path: &Path) -> Result<Config, Error> {

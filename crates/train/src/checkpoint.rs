@@ -165,7 +165,7 @@ impl Checkpoints {
 
     /// Refuses a checkpoint of a run with other settings, data or base.
     pub fn check(&self, folder: &Path) -> Result<(), Error> {
-        match self.state(folder)?.facts.differences(&self.facts) {
+        match Self::state(folder)?.facts.differences(&self.facts) {
             Some(differences) => Err(Error::ResumeDiffers { path: folder.into(), differences }),
             None => Ok(()),
         }
@@ -180,7 +180,7 @@ impl Checkpoints {
     pub fn restore(&self, folder: &Path, session: &mut Session) -> Result<Restored, Error> {
         let mismatch = |reason: String| Error::CheckpointMismatch { path: folder.into(), reason };
         self.check(folder)?;
-        let state = self.state(folder)?;
+        let state = Self::state(folder)?;
         if state.seed != session.seed {
             return Err(mismatch(format!("seed is {}, expected {}", state.seed, session.seed)));
         }
@@ -194,7 +194,7 @@ impl Checkpoints {
         Ok(Restored { outcome })
     }
 
-    fn state(&self, folder: &Path) -> Result<State, Error> {
+    fn state(folder: &Path) -> Result<State, Error> {
         let mismatch = |reason: String| Error::CheckpointMismatch { path: folder.into(), reason };
         let path = folder.join(STATE);
         let text = std::fs::read(&path).map_err(Error::io("read", &path))?;

@@ -101,7 +101,7 @@ pub(crate) fn sha256(path: &Path) -> Result<(String, u64), Error> {
         hash.update(&buffer[..n]);
         length += n as u64;
     }
-    Ok((hash.finalize().iter().map(|b| format!("{b:02x}")).collect(), length))
+    Ok((crate::base::hex(&hash.finalize()), length))
 }
 
 #[cfg(test)]

@@ -139,29 +139,25 @@ fn configure(run: &Run) -> Result<(Arc<dyn Method>, toml::Table), Error> {
 
 fn compute(setting: Compute) -> DType {
     match setting {
-        Compute::F32 => DType::F32,
         Compute::Bf16 => DType::Bf16,
         // Elsewhere bf16 is widened to f32 before each product: slower, and no more exact.
         Compute::Auto if luthier_kernels::isa::tier() == luthier_kernels::isa::Tier::Avx512Bf16 => {
             DType::Bf16
         }
-        Compute::Auto => DType::F32,
+        Compute::F32 | Compute::Auto => DType::F32,
     }
 }
 
-/// Blocks of a GGUF stay blocks: decoding them would take more memory and add no precision.
+/// How frozen matrices are held; none is as they are in the file. Blocks of a GGUF that are decoded are named as such.
 fn storage(run: &Run, base: &Base, notes: &mut Vec<String>) -> Result<Option<DType>, Error> {
     let blocked = || {
         let encodings = base.files.names().filter_map(|n| base.files.info(n).map(|(e, _)| e));
         encodings.into_iter().any(luthier_storage::Encoding::is_blocked)
     };
+    if matches!(run.storage, Storage::Bf16 | Storage::F32) && base.files.gguf().is_some() && blocked() {
+        notes.push("the base's quantised blocks are decoded; `storage = \"as-is\"` trains over them".into());
+    }
     match run.storage {
-        Storage::Bf16 if base.files.gguf().is_some() && blocked() => {
-            notes.push(
-                "the base's quantised blocks are used as they are; `storage = \"f32\"` decodes them".into(),
-            );
-            Ok(None)
-        }
         Storage::F32 => Ok(Some(DType::F32)),
         Storage::Bf16 => Ok(Some(DType::Bf16)),
         Storage::AsIs => Ok(None),

@@ -13,7 +13,7 @@ pub use dense::{DenseBase, Panels};
 
 use crate::dropout::Dropout;
 use crate::matmul::{Compute, MAX_PRODUCTS, MatMut, MatRef, Options, Product, RightOperand, gemm, gemm_sum};
-use luthier_tensor::{Account, DType, Tape, Tensor, Var};
+use luthier_tensor::{Account, DType, Tape, Tensor, Var, to_dtype};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,13 +35,11 @@ pub trait Base: Send + Sync + fmt::Debug {
     /// [`forward_into`](Self::forward_into) with further products added: a storage that multiplies by [`gemm_sum`] writes
     /// `y` once.
     fn forward_sum(&self, x: &Tensor, y: &mut Tensor, also: &[Product<'_>]) {
-        self.forward_into(x, y, false);
-        add_products(y, also);
+        in_one_sum(y, false, also, &mut |y, accumulate| self.forward_into(x, y, accumulate));
     }
     /// [`input_grad_into`](Self::input_grad_into) with further products added.
     fn input_grad_sum(&self, dy: &Tensor, dx: &mut Tensor, accumulate: bool, also: &[Product<'_>]) {
-        self.input_grad_into(dy, dx, accumulate);
-        add_products(dx, also);
+        in_one_sum(dx, accumulate, also, &mut |dx, accumulate| self.input_grad_into(dy, dx, accumulate));
     }
     /// `out [rows.len(), d_in] = W[rows]`, in `out`'s type: an embedding lookup. Every row is below `d_out`.
     fn rows_into(&self, rows: &[u32], out: &mut Tensor);
@@ -174,6 +172,28 @@ fn multiply_sum(c: &mut Tensor, first: Product<'_>, accumulate: bool, also: &[Pr
     products.extend_from_slice(with);
     gemm_sum(MatMut::of(c), &products, Options { accumulate, compute, ..Options::default() });
     add_products(c, rest);
+}
+
+/// `C (+)= base + also`, rounded once: in bf16, a base's product rounded before an update is added would swallow
+/// updates below half a unit of its last place.
+fn in_one_sum(
+    c: &mut Tensor,
+    accumulate: bool,
+    also: &[Product<'_>],
+    base: &mut dyn FnMut(&mut Tensor, bool),
+) {
+    if c.dtype() != DType::Bf16 || also.is_empty() {
+        base(c, accumulate);
+        return add_products(c, also);
+    }
+    let mut wide = if accumulate {
+        to_dtype(c, DType::F32, Account::Workspace)
+    } else {
+        Tensor::scratch(c.shape(), DType::F32, Account::Workspace)
+    };
+    base(&mut wide, accumulate);
+    add_products(&mut wide, also);
+    *c = to_dtype(&wide, DType::Bf16, c.account());
 }
 
 /// `C += products`.

@@ -168,7 +168,9 @@ fn describe(metadata: &mut Metadata, architecture: &str, spec: &ModelSpec) -> Re
             set("rope.scaling.factor", Value::F32(factor as f32));
             set("rope.scaling.original_context_length", Value::U32(original_max as u32));
         }
-        _ => return Err(MergeError::NotInGguf { what: "these settings of the rotary positions".into() }),
+        RopeScaling::Yarn { .. } => {
+            return Err(MergeError::NotInGguf { what: "these settings of the rotary positions".into() });
+        }
     }
     Ok(())
 }
