@@ -127,9 +127,10 @@ pub(crate) fn config(folder: &Path, method: &str, more: &[&str]) -> Run {
         std::fs::write(&data, rows.collect::<String>()).unwrap();
     }
     let text = format!(
-        "base = {base:?}\noutput = \"out\"\nseed = 3\ncompute = \"f32\"\nthreads = 1\n{method}\n\
+        "base = '{}'\noutput = \"out\"\nseed = 3\ncompute = \"f32\"\nthreads = 1\n{method}\n\
          [data]\ntrain = \"data.jsonl\"\neval = 0.3\nloss = \"all\"\nmax_tokens = 32\n\
-         [optimizer.adamw]\nlr = 1e-3\n[train]\nsteps = 6\nbatch = 4\nsave_every = 2\neval_every = 3\n"
+         [optimizer.adamw]\nlr = 1e-3\n[train]\nsteps = 6\nbatch = 4\nsave_every = 2\neval_every = 3\n",
+        base.display()
     );
     let overrides = more.iter().map(|s| (*s).to_string()).collect::<Vec<_>>();
     let raw = luthier_config::RawConfig::parse("run.toml", &text, &overrides, &["lora", "full-ft"]).unwrap();
