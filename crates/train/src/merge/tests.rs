@@ -172,7 +172,7 @@ fn a_gguf_holds_tokenizer_and_template_and_goes_back_to_a_folder() {
         near(name, &second, &logits(&model, &[]), 3e-3);
         let kept = Base::open(&second).unwrap();
         let (old, new) = (again.files.gguf().unwrap(), kept.files.gguf().unwrap());
-        assert_eq!(new.get("general.file_type").and_then(|v| v.as_u64()), Some(1));
+        assert_eq!(new.get("general.file_type").and_then(luthier_storage::gguf::Value::as_u64), Some(1));
         for (key, value) in new.iter().filter(|(k, _)| !k.starts_with("general.file")) {
             assert_eq!(old.get(key), Some(value), "{key}");
         }
