@@ -112,12 +112,12 @@ fn a_run_that_was_stopped_goes_on_to_the_same_end() {
 #[test]
 fn an_existing_output_is_refused_and_only_ours_is_removed() {
     let folder = tempfile::tempdir().unwrap();
-    go(folder.path(), LORA, &["train.steps=1"], FRESH).0.unwrap();
+    go(folder.path(), LORA, &["train.steps=2"], FRESH).0.unwrap();
     let error = refused(folder.path(), LORA, &[], FRESH);
     assert_eq!(error.code(), "output-exists");
     let help = error.help().unwrap();
     assert!(help.contains("--resume") && help.contains("--overwrite"));
-    go(folder.path(), LORA, &["train.steps=1"], OVERWRITE).0.unwrap();
+    go(folder.path(), LORA, &["train.steps=2"], OVERWRITE).0.unwrap();
     fs::write(folder.path().join("out/thesis.tex"), "years of work").unwrap();
     for options in [FRESH, RESUME, OVERWRITE] {
         assert_eq!(refused(folder.path(), LORA, &[], options).code(), "output-foreign");
