@@ -11,12 +11,14 @@ use std::sync::Arc;
 pub struct Adapter {
     /// The method.
     pub method: Arc<dyn Method>,
+    /// Tensors of the whole model.
+    shared: Vec<(ParamSpec, Arc<Param>)>,
     places: BTreeMap<String, Place>,
 }
 
 #[derive(Clone, Debug)]
 struct Place {
-    site: Option<Site>,
+    site: Site,
     tensors: Vec<(ParamSpec, Arc<Param>)>,
 }
 
@@ -47,6 +49,18 @@ impl Adapter {
         weight: &dyn Fn(&Site) -> Tensor,
     ) -> Self {
         let run = Key::new(seed, Stream::Init);
+        let fill = |spec: ParamSpec, name: String, site: Option<&Site>| {
+            let key = match spec.role {
+                Role::Derived { seed } => Key::new(seed, Stream::Init).at(&name),
+                Role::Trainable | Role::Frozen | Role::State => run.at(&name),
+            };
+            let base = site.filter(|_| matches!(spec.init, crate::Init::FromBase(_))).map(weight);
+            let value = spec.init.fill(&spec.shape, key, base.as_ref(), dtype);
+            (spec, Param::new(name, value))
+        };
+        let shared = method.declare(Scope::Model(sites)).into_iter();
+        let shared = shared.map(|spec| (spec.name.to_string(), spec));
+        let shared = shared.map(|(name, spec)| fill(spec, name, None)).collect();
         let mut places = BTreeMap::new();
         for site in sites {
             let specs = method.declare(Scope::Site(site));
@@ -55,71 +69,71 @@ impl Adapter {
             }
             let tensors = specs.into_iter().map(|spec| {
                 let name = format!("{}.{}", site.path, spec.name);
-                let key = match spec.role {
-                    Role::Derived { seed } => Key::new(seed, Stream::Init).at(&name),
-                    Role::Trainable | Role::Frozen => run.at(&name),
-                };
-                let base = matches!(spec.init, crate::Init::FromBase(_)).then(|| weight(site));
-                let value = spec.init.fill(&spec.shape, key, base.as_ref(), dtype);
-                (spec, Param::new(name, value))
+                fill(spec, name, Some(site))
             });
-            places.insert(site.path.clone(), Place { tensors: tensors.collect(), site: Some(site.clone()) });
+            places.insert(site.path.clone(), Place { tensors: tensors.collect(), site: site.clone() });
         }
-        Self { method, places }
+        Self { method, shared, places }
     }
 
-    /// The tensors at the place named `path`, on `tape`; none if the method does not adapt it.
+    /// The tensors at the place named `path` and those of the model, on `tape`; none if the method does not adapt it.
     pub fn params(&self, path: &str, tape: &Tape) -> Option<Params> {
         let place = self.places.get(path)?;
         let on_tape = |(spec, param): &(ParamSpec, Arc<Param>)| {
             let var = match spec.role {
                 Role::Trainable => tape.leaf(param),
-                Role::Frozen | Role::Derived { .. } => Var::constant(param.value()),
+                Role::Frozen | Role::State | Role::Derived { .. } => Var::constant(param.value()),
             };
             (spec.name, var)
         };
-        Some(Params(place.tensors.iter().map(on_tape).collect()))
+        Some(Params(self.shared.iter().chain(&place.tensors).map(on_tape).collect()))
     }
 
     /// The adapted sites with their tensors, in the order of their paths.
     pub fn sites(&self) -> impl Iterator<Item = (&Site, &[(ParamSpec, Arc<Param>)])> {
-        self.places.values().filter_map(|p| p.site.as_ref().map(|s| (s, p.tensors.as_slice())))
+        self.places.values().map(|p| (&p.site, p.tensors.as_slice()))
     }
 
-    /// The adapted sites' tensor values at `path`, for merging.
+    /// All tensors, each with its site; none for those of the model. In a fixed order.
+    pub fn tensors(&self) -> impl Iterator<Item = (Option<&Site>, &ParamSpec, &Arc<Param>)> {
+        let shared = self.shared.iter().map(|(spec, param)| (None, spec, param));
+        let own = self.places.values();
+        shared.chain(own.flat_map(|p| p.tensors.iter().map(|(spec, param)| (Some(&p.site), spec, param))))
+    }
+
+    /// The adapted sites' tensor values at `path` and the model's, for merging.
     pub fn values(&self, path: &str) -> Option<Vec<(&'static str, Tensor)>> {
-        Some(self.places.get(path)?.tensors.iter().map(|(s, p)| (s.name, p.value())).collect())
+        let own = &self.places.get(path)?.tensors;
+        Some(self.shared.iter().chain(own).map(|(s, p)| (s.name, p.value())).collect())
     }
 
     /// Tensors that train, in a fixed order.
     pub fn trainable(&self) -> Vec<Arc<Param>> {
-        let all = self.places.values().flat_map(|p| &p.tensors);
-        all.filter(|(spec, _)| spec.role == Role::Trainable).map(|(_, p)| p.clone()).collect()
+        let trains = self.tensors().filter(|(_, spec, _)| spec.role == Role::Trainable);
+        trains.map(|(.., param)| param.clone()).collect()
     }
 
     /// Tensors that the adapter's file holds: (key in the file, tensor), in a fixed order.
     pub fn saved(&self) -> Vec<(String, Arc<Param>)> {
-        let mut out = Vec::new();
-        for (site, tensors) in self.sites() {
-            for (spec, param) in tensors {
-                if !matches!(spec.role, Role::Derived { .. }) {
-                    out.push((self.method.tensor_key(site, spec.name), param.clone()));
-                }
-            }
-        }
-        out
+        let held = self.tensors().filter(|(_, spec, _)| matches!(spec.role, Role::Trainable | Role::Frozen));
+        let key = |site: Option<&Site>, name| match site {
+            Some(site) => self.method.tensor_key(site, name),
+            None => self.method.shared_key(name),
+        };
+        held.map(|(site, spec, param)| (key(site, spec.name), param.clone())).collect()
     }
 
     /// Bytes of all its tensors.
     pub fn bytes(&self) -> usize {
-        self.places.values().flat_map(|p| &p.tensors).map(|(_, p)| p.value().size()).sum()
+        self.tensors().map(|(.., param)| param.value().size()).sum()
     }
 
     /// An adapter with a copy of the tensors: what training changes in one is not changed in the other.
     #[must_use]
     pub fn duplicate(&self) -> Self {
         let mut copy = self.clone();
-        for (_, param) in copy.places.values_mut().flat_map(|p| &mut p.tensors) {
+        let own = copy.places.values_mut().flat_map(|p| &mut p.tensors);
+        for (_, param) in copy.shared.iter_mut().chain(own) {
             *param = Param::new(param.name(), param.value().copy(Account::Adapter));
         }
         copy

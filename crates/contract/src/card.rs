@@ -15,12 +15,20 @@ pub struct Card {
     pub family: &'static str,
     /// What is trained, and why: one line.
     pub principle: &'static str,
+    /// The same in Chinese.
+    pub principle_zh: &'static str,
     /// Where in the block it acts.
     pub position: &'static str,
+    /// The same in Chinese.
+    pub position_zh: &'static str,
     /// Strengths, limits, when to use it.
     pub characteristics: &'static str,
+    /// The same in Chinese.
+    pub characteristics_zh: &'static str,
     /// The primary source.
     pub paper: Paper,
+    /// Numbers in the survey's list of references.
+    pub references: &'static [u16],
     /// The update as the paper writes it.
     pub equation: &'static str,
     /// Trainable parameters of one `d_out x d_in` site (or of the model), in the card's symbols.
@@ -72,6 +80,14 @@ pub enum Hook {
     Linear,
     /// Chooses which base parameters train.
     Base,
+    /// Changes what becomes of a gradient, or when.
+    Update,
+    /// Finds the direction of a step by itself.
+    Estimator,
+    /// Adds a term to the loss.
+    Penalty,
+    /// Acts after each step.
+    Schedule,
 }
 
 impl Hook {
@@ -80,6 +96,10 @@ impl Hook {
         match self {
             Self::Linear => "linear",
             Self::Base => "base",
+            Self::Update => "update",
+            Self::Estimator => "estimator",
+            Self::Penalty => "penalty",
+            Self::Schedule => "schedule",
         }
     }
 }

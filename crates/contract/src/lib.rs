@@ -13,6 +13,7 @@ mod method;
 mod param;
 mod site;
 mod targets;
+mod update;
 
 pub use adapter::{Adapter, Params};
 pub use card::{Card, Class, Hook, Paper};
@@ -25,3 +26,4 @@ pub use method::{Cost, Master, Method, Training, Unmergeable};
 pub use param::{Init, ParamSpec, Role, Scope};
 pub use site::{BaseParam, Site, SiteKind};
 pub use targets::Targets;
+pub use update::{Direction, Done, Estimator, Group, Trained, Update, replace};

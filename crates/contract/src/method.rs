@@ -1,14 +1,16 @@
 //! A fine-tuning method, configured: one file, one type, one implementation.
-use crate::adapter::Params;
+use crate::adapter::{Adapter, Params};
 use crate::card::Card;
 use crate::context::Context;
 use crate::error::Error;
 use crate::param::{ParamSpec, Scope};
 use crate::site::{BaseParam, Site};
+use crate::update::{Done, Group, Trained, Update};
 use luthier_kernels::linear::Delta;
-use luthier_tensor::{Tape, Tensor};
+use luthier_tensor::{Tape, Tensor, Var};
 use serde_json::Value;
 use std::fmt;
+use std::sync::Arc;
 
 /// What training does with a tensor of the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,19 @@ pub trait Method: fmt::Debug + Send + Sync {
     /// Whether the settings fit these sites and base tensors. Called before anything loads.
     fn check(&self, sites: &[Site], base: &[BaseParam]) -> Result<(), Error>;
 
+    /// The same method with what depends on the model filled in (a share of its blocks); none if nothing does. Called
+    /// after [`check`](Self::check), and before anything else.
+    fn fitted(&self, sites: &[Site], base: &[BaseParam]) -> Option<Arc<dyn Method>> {
+        let _ = (sites, base);
+        None
+    }
+
+    /// Whether the settings fit a run of so many steps.
+    fn check_steps(&self, steps: u64) -> Result<(), Error> {
+        let _ = steps;
+        Ok(())
+    }
+
     /// The tensors added at `scope`. Reads no weight.
     fn declare(&self, scope: Scope<'_>) -> Vec<ParamSpec> {
         let _ = scope;
@@ -69,6 +84,12 @@ pub trait Method: fmt::Debug + Send + Sync {
     /// Trainable parameters at `scope` by the paper's formula, written out by hand: a second opinion on
     /// [`declare`](Self::declare), held to it by a law.
     fn count(&self, scope: Scope<'_>) -> usize;
+
+    /// Elements at `scope` that are held and do not train, by hand as well.
+    fn count_frozen(&self, scope: Scope<'_>) -> usize {
+        let _ = scope;
+        0
+    }
 
     /// What `n` tokens cost at `site`, over the frozen layer.
     fn cost(&self, site: &Site, n: usize) -> Cost {
@@ -88,6 +109,30 @@ pub trait Method: fmt::Debug + Send + Sync {
         Delta::default()
     }
 
+    /// [`Hook::Update`](crate::Hook::Update), [`Hook::Estimator`](crate::Hook::Estimator): how training moves what
+    /// trains.
+    fn update(&self) -> Update {
+        Update::default()
+    }
+
+    /// What is particular to the update of one tensor.
+    fn group(&self, tensor: Trained<'_>) -> Group {
+        let _ = tensor;
+        Group::default()
+    }
+
+    /// [`Hook::Penalty`](crate::Hook::Penalty): a term `[1]` that is added to the mean loss of a step.
+    fn penalty(&self, tape: &Tape, adapter: &Adapter) -> Option<Var> {
+        let _ = (tape, adapter);
+        None
+    }
+
+    /// [`Hook::Schedule`](crate::Hook::Schedule): after a step's update. What it remembers is declared as
+    /// [`Role::State`](crate::Role::State).
+    fn after_step(&self, adapter: &Adapter, done: &Done<'_>) {
+        let _ = (adapter, done);
+    }
+
     /// The weight `W' [d_out, d_in]` that makes the adapted layer a plain one: `weight` (f32 or f64) plus the
     /// method's effect. Only called for sites at which the method declares tensors.
     fn merge(
@@ -104,6 +149,11 @@ pub trait Method: fmt::Debug + Send + Sync {
     /// Name of a declared tensor in `adapter_model.safetensors`. PEFT's rule by default.
     fn tensor_key(&self, site: &Site, name: &str) -> String {
         format!("base_model.model.{}.{name}.weight", site.module)
+    }
+
+    /// Name of a tensor that the model shares in `adapter_model.safetensors`. PEFT's rule by default.
+    fn shared_key(&self, name: &str) -> String {
+        format!("base_model.{name}")
     }
 
     /// Name of a trained tensor of the base in `adapter_model.safetensors`. PEFT's rule by default.

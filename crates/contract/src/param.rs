@@ -11,8 +11,8 @@ pub enum Scope<'a> {
     Site(&'a Site),
     /// One block.
     Layer(usize),
-    /// The whole model: factors and budgets that sites share.
-    Model,
+    /// The whole model, all of its sites: factors and budgets that they share.
+    Model(&'a [Site]),
 }
 
 /// A tensor that a method adds. `init` fills it, the optimizer makes state for it, the checkpoint writes it: there is
@@ -100,7 +100,9 @@ pub enum Role {
     Trainable,
     /// Never changes; is saved (indices, masks).
     Frozen,
-    /// Never changes; is not saved, since `seed` makes it again.
+    /// Gets no gradient; the method changes it between steps. A checkpoint holds it, the adapter's file does not.
+    State,
+    /// Never changes; is not saved, since `seed` (or the base) makes it again.
     Derived {
         /// Seed of the generator.
         seed: u64,

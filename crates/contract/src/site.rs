@@ -61,6 +61,8 @@ pub struct Site {
     pub d_in: usize,
     /// Length of an output row.
     pub d_out: usize,
+    /// Whether the base has a bias there.
+    pub has_bias: bool,
 }
 
 impl fmt::Display for Site {

@@ -106,7 +106,15 @@ mod tests {
     use super::*;
 
     fn site(path: &str, module: &str, kind: SiteKind) -> Site {
-        Site { path: path.into(), module: module.into(), kind, layer: Some(1), d_in: 4, d_out: 4 }
+        Site {
+            path: path.into(),
+            module: module.into(),
+            kind,
+            layer: Some(1),
+            d_in: 4,
+            d_out: 4,
+            has_bias: false,
+        }
     }
 
     #[test]

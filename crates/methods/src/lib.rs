@@ -4,7 +4,9 @@
 //! fails if a file has no row.
 pub mod full;
 pub mod low_rank;
+pub mod partial;
 
+mod own_file;
 mod peft;
 
 pub use peft::{AdapterFile, Patterns, ReadError, read_config};
@@ -34,8 +36,12 @@ const fn row<M: Method + DeserializeOwned + serde::Serialize + 'static>(card: &'
 }
 
 /// Every ready method, in alphabetic order.
-pub static METHODS: &[Row] =
-    &[row::<full::full_ft::FullFt>(&full::full_ft::CARD), row::<low_rank::lora::Lora>(&low_rank::lora::CARD)];
+pub static METHODS: &[Row] = &[
+    row::<partial::bitfit::Bitfit>(&partial::bitfit::CARD),
+    row::<partial::freeze_layers::FreezeLayers>(&partial::freeze_layers::CARD),
+    row::<full::full_ft::FullFt>(&full::full_ft::CARD),
+    row::<low_rank::lora::Lora>(&low_rank::lora::CARD),
+];
 
 /// The row named `id`.
 pub fn find(id: &str) -> Option<&'static Row> {

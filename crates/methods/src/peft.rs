@@ -162,6 +162,12 @@ pub enum ReadError {
         /// As written.
         got: String,
     },
+    /// Settings that our own type does not take.
+    #[error("adapter_config.json: settings: {reason}")]
+    Settings {
+        /// What is wrong.
+        reason: String,
+    },
     /// A key of the wrong type.
     #[error("adapter_config.json: {key}: expected {expected}, got {got}")]
     Key {
@@ -180,7 +186,7 @@ impl ReadError {
         match self {
             Self::UnknownType { .. } => "adapter-type",
             Self::Unsupported { .. } => "adapter-unsupported",
-            Self::Key { .. } => "adapter-config",
+            Self::Key { .. } | Self::Settings { .. } => "adapter-config",
         }
     }
 
@@ -202,6 +208,9 @@ impl ReadError {
 pub fn read_config(config: &Value) -> Result<AdapterFile, ReadError> {
     let get = |key: &str| config.get(key).filter(|v| !v.is_null());
     let text = |key: &str| get(key).and_then(Value::as_str);
+    if let Some(id) = text("luthier_type") {
+        return crate::own_file::read(id, config);
+    }
     match text("peft_type") {
         Some("LORA") => {}
         got => return Err(ReadError::UnknownType { got: got.unwrap_or("(none)").into() }),

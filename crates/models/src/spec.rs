@@ -57,6 +57,7 @@ impl ModelSpec {
             layer,
             d_in,
             d_out,
+            has_bias: self.has_bias(kind),
         };
         let mut sites =
             vec![site("embed".into(), "model.embed_tokens".into(), SiteKind::Embed, None, d, self.vocab)];

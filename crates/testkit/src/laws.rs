@@ -1,6 +1,6 @@
 //! What holds of every method, at moved parameters, on the f64 reference path unless said otherwise.
 #![allow(clippy::neg_cmp_op_on_partial_ord)] // `!(error < tolerance)` also catches NaN
-use crate::tiny::{Built, Case, batch, build, counted};
+use crate::tiny::{Built, Case, batch, build, summed};
 use luthier_contract::{Context, Mode, Segments};
 use luthier_models::{Cache, ModelSpec, Run};
 use luthier_tensor::{DType, Key, ParamId, Stream, Tape, Tensor, flops};
@@ -192,7 +192,7 @@ pub fn formula_equals_counted(case: &Case) -> Law {
     let built = build(case, DType::F32);
     let base_own = built.model.trained().iter().map(|(p, _)| p.numel()).sum::<usize>();
     let trains = built.trainable().iter().map(|p| p.value().numel()).sum::<usize>();
-    let formula = counted(case) + base_own;
+    let formula = summed(case, |s| case.method.count(s)) + base_own;
     if trains == formula {
         Ok(())
     } else {
@@ -371,10 +371,11 @@ pub fn fast_equals_reference(case: &Case) -> Law {
     Ok(())
 }
 
-/// Adapter bytes are four a declared element, and what is allocated.
+/// Adapter bytes are four an element of the formulas, trained and not, and what is allocated.
 pub fn bytes_equal_formula(case: &Case) -> Law {
     let built = build(case, DType::F32);
-    let (held, formula) = (built.adapter.bytes(), 4 * counted(case));
+    let (held, formula) =
+        (built.adapter.bytes(), 4 * summed(case, |s| case.method.count(s) + case.method.count_frozen(s)));
     if held == formula { Ok(()) } else { Err(format!("{held} bytes held, {formula} by formula")) }
 }
 

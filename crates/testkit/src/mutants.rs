@@ -14,9 +14,13 @@ static CARD: Card = Card {
     class: Class::Additional,
     family: "test",
     principle: "a method with one fault",
+    principle_zh: "带有一处错误的方法",
     position: "any",
+    position_zh: "任意",
     characteristics: "only in tests",
+    characteristics_zh: "仅用于测试",
     paper: Paper { cite: "none", arxiv: "none" },
+    references: &[],
     equation: "none",
     parameters: "none",
     hooks: &[Hook::Linear],
@@ -107,7 +111,7 @@ impl Method for Mutant {
     }
 
     fn count(&self, scope: Scope<'_>) -> usize {
-        let extra = matches!((self.fault, scope), (Fault::CountsOneMore, Scope::Model));
+        let extra = matches!((self.fault, scope), (Fault::CountsOneMore, Scope::Model(_)));
         self.inner.count(scope) + usize::from(extra)
     }
 

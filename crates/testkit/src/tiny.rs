@@ -92,23 +92,24 @@ impl Built {
 
 /// Builds the case's model with random weights, its adapter with first values, in `dtype`.
 pub fn build(case: &Case, dtype: DType) -> Built {
-    let method = case.method.clone();
+    let (sites, params) = (case.spec.sites(), case.spec.base_params());
+    let method = case.method.fitted(&sites, &params).unwrap_or_else(|| case.method.clone());
     let trains = |p: &luthier_contract::BaseParam| method.trains(p);
     // Weights are made in bf16, so that every type holds the same numbers.
     let source = RandomSource { seed: 5, std: 0.3, dtype: DType::Bf16 };
     let options = LoadOptions { compute: dtype, storage: None, trains: &trains };
     let model = Model::load(case.spec.clone(), &source, &options).expect("random weights fit every spec");
-    let sites = case.spec.sites();
     let weight = |site: &luthier_contract::Site| model.weight(site, dtype.accumulator());
-    let adapter = Arc::new(Adapter::init(case.method.clone(), &sites, 7, dtype.accumulator(), &weight));
+    let adapter = Arc::new(Adapter::init(method.clone(), &sites, 7, dtype.accumulator(), &weight));
     Built { model, adapter }
 }
 
-/// Trainable parameters by the method's formula, the base's own included.
-pub(crate) fn counted(case: &Case) -> usize {
-    let added = case.spec.sites().iter().map(|s| case.method.count(Scope::Site(s))).sum::<usize>();
-    let layers = (0..case.spec.layers).map(|i| case.method.count(Scope::Layer(i))).sum::<usize>();
-    added + layers + case.method.count(Scope::Model)
+/// What `of` gives for every scope of the model, summed.
+pub(crate) fn summed(case: &Case, of: impl Fn(Scope<'_>) -> usize) -> usize {
+    let sites = case.spec.sites();
+    let added = sites.iter().map(|s| of(Scope::Site(s))).sum::<usize>();
+    let layers = (0..case.spec.layers).map(|i| of(Scope::Layer(i))).sum::<usize>();
+    added + layers + of(Scope::Model(&sites))
 }
 
 /// Segments of the given lengths with random tokens: (context, labelled rows, targets). Every row but a segment's last

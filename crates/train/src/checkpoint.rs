@@ -252,8 +252,9 @@ impl Save for Checkpoints {
 const FROZEN: &str = "frozen.";
 
 fn frozen(session: &Session) -> Vec<std::sync::Arc<luthier_tensor::Param>> {
-    let sites = session.adapter.iter().flat_map(|a| a.sites()).flat_map(|(_, tensors)| tensors);
-    sites.filter(|(spec, _)| spec.role == Role::Frozen).map(|(_, p)| p.clone()).collect()
+    let all = session.adapter.iter().flat_map(|a| a.tensors());
+    let held = all.filter(|(_, spec, _)| matches!(spec.role, Role::Frozen | Role::State));
+    held.map(|(.., param)| param.clone()).collect()
 }
 
 /// Every tensor of a checkpoint by name, each in its own type.

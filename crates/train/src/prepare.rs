@@ -67,6 +67,7 @@ pub fn prepare(run: &Run) -> Result<Prepared, Error> {
     let base = open_base(run)?;
     let (sites, params) = (base.spec.sites(), base.spec.base_params());
     method.check(&sites, &params)?;
+    let method = method.fitted(&sites, &params).unwrap_or(method);
     let compute = compute(run.compute);
     let mut notes = Vec::new();
     let storage = storage(run, &base, &mut notes)?;

@@ -40,15 +40,29 @@ pub static CARD: Card = Card {
     class: Class::Full,
     family: "full",
     principle: "every weight of the base trains on the task's loss",
+    principle_zh: "以任务损失更新底座的全部权重",
     position: "all weights of all blocks, embedding and head",
+    position_zh: "所有块的全部权重、词嵌入与输出头",
     characteristics: "the most capacity and the reference for quality; the most memory (16 bytes a parameter with \
                       AdamW in f32) and one whole model a task; use it when data is plenty and memory allows",
+    characteristics_zh: "容量最大，是质量的参照；显存最多（f32 的 AdamW 每参数 16 字节），每个任务一份完整模型；数据充足且显存允许时使用",
     paper: Paper { cite: "Wei 2022", arxiv: "2109.01652" },
+    references: &[8, 15, 105, 106, 107, 145, 155],
     equation: "W' = W - eta update(dL/dW)",
     parameters: "N",
     hooks: &[Hook::Base],
     mergeable: true,
 };
+
+impl MasterWeights {
+    /// For the contract.
+    pub(crate) const fn held(self) -> Master {
+        match self {
+            Self::F32 => Master::F32,
+            Self::Bf16Stochastic => Master::Bf16,
+        }
+    }
+}
 
 impl Method for FullFt {
     fn card(&self) -> &'static Card {
@@ -64,10 +78,7 @@ impl Method for FullFt {
     }
 
     fn trains(&self, _: &BaseParam) -> Training {
-        Training::Trained(match self.master {
-            MasterWeights::F32 => Master::F32,
-            MasterWeights::Bf16Stochastic => Master::Bf16,
-        })
+        Training::Trained(self.master.held())
     }
 
     fn merge(&self, _: &Site, _: &[(&'static str, Tensor)], weight: &Tensor) -> Result<Tensor, Unmergeable> {

@@ -115,10 +115,14 @@ pub static CARD: Card = Card {
     class: Class::Additional,
     family: "low-rank",
     principle: "a low-rank update beside a frozen weight: the change that a task needs has low intrinsic rank",
+    principle_zh: "冻结原权重，旁路训练低秩增量 BA：任务所需的改变量内在秩很低",
     position: "parallel to any linear layer of the block",
+    position_zh: "与块内任意线性层并联",
     characteristics: "no added latency once merged, small files, works on quantised bases; rank and targets must be \
                       chosen, and tasks far from the base's training may need full fine-tuning",
+    characteristics_zh: "合并后无额外延迟，文件小，可用于量化底座；需选择秩与目标层，离预训练很远的任务可能仍需全参数微调",
     paper: Paper { cite: "Hu 2021", arxiv: "2106.09685" },
+    references: &[53],
     equation: "W' = W + (alpha / r) B A",
     parameters: "r (d_in + d_out)",
     hooks: &[Hook::Linear],
@@ -241,7 +245,7 @@ impl Method for Lora {
             Scope::Site(site) => self.at(site).map_or(0, |(r, _)| {
                 r * (site.d_in + site.d_out) + if self.update_bias { site.d_out } else { 0 }
             }),
-            Scope::Layer(_) | Scope::Model => 0,
+            Scope::Layer(_) | Scope::Model(_) => 0,
         }
     }
 
@@ -327,6 +331,7 @@ impl Lora {
             layer: param.layer,
             d_in: 1,
             d_out: param.shape[0],
+            has_bias: true,
         };
         self.at(&site).is_some()
     }

@@ -1,0 +1,3 @@
+//! Some of the base's own parameters train.
+pub mod bitfit;
+pub mod freeze_layers;
