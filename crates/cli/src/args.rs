@@ -42,6 +42,8 @@ pub enum Command {
     Merge(MergeArgs),
     /// Bring a model from the hub.
     Pull(PullArgs),
+    /// Time products, operations, steps and generation on this machine.
+    Bench(crate::commands::BenchArgs),
     /// List the methods that can fine-tune, or show one's card.
     Methods(MethodsArgs),
 }

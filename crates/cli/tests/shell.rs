@@ -54,6 +54,8 @@ fn help_is_as_documented() {
         ("help-merge", vec!["merge", "--help"]),
         ("help-pull", vec!["pull", "--help"]),
         ("help-methods", vec!["methods", "--help"]),
+        ("help-bench", vec!["bench", "--help"]),
+        ("help-bench-step", vec!["bench", "step", "--help"]),
     ] {
         let output = here(&args);
         assert!(output.status.success(), "{name}");

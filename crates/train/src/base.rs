@@ -70,8 +70,11 @@ impl Base {
         storage: Option<DType>,
         trains: &dyn Fn(&BaseParam) -> Training,
     ) -> Result<Model, Error> {
-        let options = LoadOptions { compute, storage, trains };
-        Ok(Model::load(self.spec.clone(), &FileSource { base: self }, &options)?)
+        load(&self.files(), compute, storage, trains)
+    }
+
+    fn files(&self) -> FileSource<'_> {
+        FileSource { files: &self.files, spec: &self.spec, family: self.family }
     }
 
     /// SHA-256 over the config and every file's bytes: what a resumed run must find again.
@@ -87,17 +90,30 @@ impl Base {
 
     /// The tensor as stored, in the row order of Hugging Face folders.
     pub fn stored(&self, param: &BaseParam) -> Result<Stored, Error> {
-        if self.files.gguf().is_none() {
-            return Ok(self.files.stored(&param.name)?);
-        }
-        let stored = self.files.stored(&gguf_name(&param.path))?;
-        let heads = match param.site {
-            Some(SiteKind::Q) => self.spec.heads,
-            Some(SiteKind::K) => self.spec.kv_heads,
-            _ => return Ok(stored),
-        };
-        Ok(if self.family.gguf_interleaved { stored.unpermute_rope(heads)? } else { stored })
+        Ok(self.files().stored(param)?)
     }
+}
+
+/// The model in a folder that holds `config.json` and weights only, as benchmarks of other programs leave it.
+pub fn load_weights(
+    folder: &Path,
+    compute: DType,
+    storage: Option<DType>,
+    trains: &dyn Fn(&BaseParam) -> Training,
+) -> Result<Model, Error> {
+    let (files, config) = (Checkpoint::open(folder)?, read_config(&folder.join("config.json"))?);
+    let (spec, family) = (parse(&config)?, family(&config)?);
+    load(&FileSource { files: &files, spec: &spec, family }, compute, storage, trains)
+}
+
+fn load(
+    source: &FileSource<'_>,
+    compute: DType,
+    storage: Option<DType>,
+    trains: &dyn Fn(&BaseParam) -> Training,
+) -> Result<Model, Error> {
+    let options = LoadOptions { compute, storage, trains };
+    Ok(Model::load(source.spec.clone(), source, &options)?)
 }
 
 /// Bytes as hexadecimal digits.
@@ -182,21 +198,29 @@ fn header_tokenizer(header: &Metadata) -> Result<Tokenizer, Error> {
 
 /// The files as the model's builder reads them.
 struct FileSource<'a> {
-    base: &'a Base,
+    files: &'a Checkpoint,
+    spec: &'a ModelSpec,
+    family: &'static Family,
 }
 
 impl FileSource<'_> {
-    fn stored(&self, param: &BaseParam) -> Result<Stored, luthier_models::Error> {
-        self.base.stored(param).map_err(|e| match e {
-            Error::Storage(e) => e.into(),
-            other => luthier_models::Error::Weights { summary: other.to_string() },
-        })
+    fn stored(&self, param: &BaseParam) -> Result<Stored, luthier_storage::Error> {
+        if self.files.gguf().is_none() {
+            return self.files.stored(&param.name);
+        }
+        let stored = self.files.stored(&gguf_name(&param.path))?;
+        let heads = match param.site {
+            Some(SiteKind::Q) => self.spec.heads,
+            Some(SiteKind::K) => self.spec.kv_heads,
+            _ => return Ok(stored),
+        };
+        if self.family.gguf_interleaved { stored.unpermute_rope(heads) } else { Ok(stored) }
     }
 }
 
 impl Source for FileSource<'_> {
     fn shape(&self, param: &BaseParam) -> Option<Vec<usize>> {
-        let files = &self.base.files;
+        let files = self.files;
         let name = if files.gguf().is_some() { gguf_name(&param.path) } else { param.name.clone() };
         files.info(&name).map(|(_, shape)| shape.to_vec())
     }

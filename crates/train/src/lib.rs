@@ -18,7 +18,7 @@ mod session;
 mod train_loop;
 
 pub use adapter_file::{AdapterFile, base_name, open_adapted, read_adapter, save_adapter};
-pub use base::Base;
+pub use base::{Base, load_weights};
 pub use checkpoint::{Checkpoints, Found, Restored};
 pub use error::Error;
 pub use event::{Event, Flow, Observer};
@@ -28,5 +28,5 @@ pub use model_folder::{save_model, write_model};
 pub use prepare::{Prepared, open_base, prepare};
 pub use proof::{Held, Interval, Proof, held};
 pub use run::{Finished, Options, PeakBytes, run};
-pub use session::{Gradients, Limits, Session};
+pub use session::{Gradients, Limits, Session, Stepped};
 pub use train_loop::{Outcome, Plan, Save, Stopped, train};

@@ -63,12 +63,17 @@ impl Sink for Gradients {
 
 /// What one step saw.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stepped {
-    pub(crate) loss: f64,
-    pub(crate) tokens: usize,
-    pub(crate) all_tokens: usize,
-    pub(crate) grad_norm: f64,
-    pub(crate) lr: f64,
+pub struct Stepped {
+    /// Mean loss of the tokens that count, before the step.
+    pub loss: f64,
+    /// Tokens that count.
+    pub tokens: usize,
+    /// All tokens.
+    pub all_tokens: usize,
+    /// Norm of the mean gradient before clipping.
+    pub grad_norm: f64,
+    /// Learning rate.
+    pub lr: f64,
 }
 
 impl Session {
@@ -108,7 +113,12 @@ impl Session {
     /// One optimizer step on the next rows.
     pub(crate) fn step(&mut self) -> Stepped {
         let rows = self.sampler.next_step();
-        let (loss, tokens, all_tokens, mut sums) = self.gradients(&rows);
+        self.step_on(&rows)
+    }
+
+    /// One optimizer step on the samples `rows`; the sampler stays where it is.
+    pub fn step_on(&mut self, rows: &[usize]) -> Stepped {
+        let (loss, tokens, all_tokens, mut sums) = self.gradients(rows);
         // A leaf that nothing reached in this step has gradient zero.
         let zero = |leaf: &Leaf| {
             let value = leaf.param.value();

@@ -1,5 +1,6 @@
 //! One file a command: parse, call, print.
 
+mod bench;
 mod chat;
 mod data;
 mod eval;
@@ -9,6 +10,8 @@ mod methods;
 mod pull;
 mod quickstart;
 mod train;
+
+pub use bench::BenchArgs;
 
 use crate::args::{Cli, Command, RunArgs};
 use crate::error::CliError;
@@ -30,6 +33,7 @@ pub fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Chat(args) => chat::run(&args, output),
         Command::Merge(args) => merge::run(&args, output),
         Command::Pull(args) => pull::run(&args, output),
+        Command::Bench(args) => bench::run(&args, output),
         Command::Methods(args) => methods::run(&args, output),
     }
 }
