@@ -13,6 +13,8 @@ pub struct Context {
     pub positions: Arc<[u32]>,
     /// Where segments begin and end.
     pub segments: Segments,
+    /// Which of a pair of texts each token belongs to `[n]`, for encoders that embed it; all 0 if none.
+    pub token_types: Option<Arc<[u32]>>,
     /// Training, evaluation or decoding.
     pub mode: Mode,
 }
@@ -39,7 +41,7 @@ impl Context {
     /// A context for evaluation over whole segments, positions counted from 0 in each.
     pub fn eval(tokens: Vec<u32>, segments: Segments) -> Self {
         let positions = (0..segments.count()).flat_map(|i| 0..segments.range(i).len() as u32).collect();
-        Self { tokens: tokens.into(), positions, segments, mode: Mode::Eval }
+        Self { tokens: tokens.into(), positions, segments, token_types: None, mode: Mode::Eval }
     }
 
     /// Dropout with probability `p` at the named site: none outside training or at `p = 0`.

@@ -24,6 +24,6 @@ pub use luthier_kernels::dropout::Dropout;
 pub use luthier_kernels::linear::{Base, Delta, LowRank, Weight};
 pub use method::{Cost, Master, Method, Training, Unmergeable};
 pub use param::{Init, ParamSpec, Role, Scope};
-pub use site::{BaseParam, Site, SiteKind};
+pub use site::{BaseParam, Site, SiteKind, is_in};
 pub use targets::Targets;
 pub use update::{Direction, Done, Estimator, Group, Trained, Update, replace};

@@ -18,10 +18,17 @@ pub enum SiteKind {
     Up,
     /// Down projection of an MLP.
     Down,
-    /// The language-model head.
+    /// Query, key and value projection in one: DeBERTa's first version.
+    Qkv,
+    /// The last linear of the head: scores of tokens or of labels.
     Head,
+    /// The linear before it, where the head has one: a pooler, a classifier's or masked language model's dense layer.
+    Pool,
     /// The token embedding: a lookup, `W [vocab, d_model]`.
     Embed,
+    /// A further table of embeddings: positions, token types, relative positions. Listed among a base's tensors, no
+    /// site of methods.
+    Table,
 }
 
 impl SiteKind {
@@ -35,14 +42,17 @@ impl SiteKind {
             Self::Gate => "gate",
             Self::Up => "up",
             Self::Down => "down",
+            Self::Qkv => "qkv",
             Self::Head => "head",
+            Self::Pool => "pool",
             Self::Embed => "embed",
+            Self::Table => "table",
         }
     }
 
     /// Whether `all-linear` means it: every linear of the blocks, not the head, not the embedding (as PEFT does).
     pub const fn is_inner_linear(self) -> bool {
-        !matches!(self, Self::Head | Self::Embed)
+        !matches!(self, Self::Head | Self::Pool | Self::Embed | Self::Table)
     }
 }
 
@@ -71,6 +81,13 @@ impl fmt::Display for Site {
     }
 }
 
+/// Whether `module` is the one named by the end of its path (`classifier`, `self_attn.q_proj`), or lies within it.
+pub fn is_in(module: &str, name: &str) -> bool {
+    let ends = |path: &str| path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
+    let ancestors = module.match_indices('.').map(|(at, _)| &module[..at]);
+    ancestors.chain([module]).any(ends)
+}
+
 /// A tensor of the base model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseParam {
@@ -88,6 +105,9 @@ pub struct BaseParam {
     pub is_bias: bool,
     /// Name of the tensor that it is the same as: a head tied to the embedding.
     pub tied_to: Option<String>,
+    /// Whether it belongs to a task's head, which a pretrained base may lack: it then starts at random values, and
+    /// training it is part of learning the task.
+    pub head: bool,
 }
 
 impl BaseParam {
@@ -96,8 +116,33 @@ impl BaseParam {
         self.shape.iter().product()
     }
 
+    /// Whether the tensor belongs to the module named by the end of its path, or to one within it.
+    pub fn is_in(&self, name: &str) -> bool {
+        is_in(self.module(), name)
+    }
+
     /// The base's module path: the name without `.weight` or `.bias`.
     pub fn module(&self) -> &str {
         self.name.rsplit_once('.').map_or(&self.name, |(module, _)| module)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_in_itself_and_in_what_holds_it() {
+        for (module, name, within) in [
+            ("classifier", "classifier", true),
+            ("classifier.out_proj", "classifier", true),
+            ("bert.pooler.dense", "pooler", true),
+            ("bert.pooler.dense", "pooler.dense", true),
+            ("pre_classifier", "classifier", false),
+            ("model.layers.1.self_attn.q_proj", "layers.1", true),
+            ("model.layers.11.self_attn.q_proj", "layers.1", false),
+        ] {
+            assert_eq!(is_in(module, name), within, "{module} in {name}");
+        }
     }
 }

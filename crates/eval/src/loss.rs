@@ -54,6 +54,7 @@ fn batch_losses(model: &Model, adapters: &[Applied], batch: &Batch) -> Vec<RowLo
         tokens: batch.tokens.clone().into(),
         positions: batch.positions.clone().into(),
         segments: Segments::new(batch.segments.clone()),
+        token_types: None,
         mode: Mode::Eval,
     };
     let run = Run { context: Arc::new(context), adapters: adapters.to_vec(), recompute: false };

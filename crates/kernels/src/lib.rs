@@ -7,6 +7,7 @@
 #![allow(clippy::cast_ptr_alignment)] // pointers of untyped views come from slices of the type they return to
 #![allow(clippy::inline_always)] // helpers of `target_feature` functions must end up inside them
 
+pub mod activation;
 pub mod attention;
 pub mod dropout;
 pub mod elementwise;
@@ -16,8 +17,10 @@ pub mod gated_mlp;
 mod gradient_check;
 pub mod head_loss;
 pub mod isa;
+pub mod layer_norm;
 pub mod linear;
 pub mod matmul;
 pub mod rms_norm;
 pub mod rope;
+pub mod rows;
 mod simd;

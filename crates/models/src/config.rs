@@ -44,6 +44,13 @@ impl Config {
         if self.find(key).is_some() { self.count(key) } else { Ok(default) }
     }
 
+    /// A whole number from 0, where one is written.
+    pub fn whole(&self, key: &str) -> Result<Option<usize>, Error> {
+        let Some(value) = self.find(key) else { return Ok(None) };
+        let n = value.as_u64().filter(|n| *n < 1 << 31);
+        n.map(|n| Some(n as usize)).ok_or_else(|| self.wrong(key, "a whole number from 0"))
+    }
+
     /// A positive number, or `default`.
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64, Error> {
         match self.find(key) {
@@ -72,14 +79,31 @@ impl Config {
         }
     }
 
+    /// A probability below 1, or `default`.
+    pub fn share_or(&self, key: &str, default: f64) -> Result<f64, Error> {
+        match self.find(key) {
+            None => Ok(default),
+            Some(v) => v
+                .as_f64()
+                .filter(|v| (0.0..1.0).contains(v))
+                .ok_or_else(|| self.wrong(key, "a probability below 1")),
+        }
+    }
+
     /// The MLP's activation from `hidden_act`.
     pub fn activation(&self) -> Result<Activation, Error> {
-        match self.find("hidden_act").map_or(Ok("silu"), |_| self.text("hidden_act"))? {
+        self.activation_or("hidden_act", "silu")
+    }
+
+    /// An activation, or the one named `default`.
+    pub fn activation_or(&self, key: &str, default: &str) -> Result<Activation, Error> {
+        match self.find(key).map_or(Ok(default), |_| self.text(key))? {
             "silu" | "swish" => Ok(Activation::Silu),
             "gelu" => Ok(Activation::Gelu),
             "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
             "relu" => Ok(Activation::Relu),
-            other => Err(Error::Unsupported { key: "hidden_act".into(), got: other.into() }),
+            "tanh" => Ok(Activation::Tanh),
+            other => Err(Error::Unsupported { key: key.into(), got: other.into() }),
         }
     }
 

@@ -30,6 +30,14 @@ pub enum Error {
         /// What is there.
         got: String,
     },
+    /// A family without the head that a task needs.
+    #[error("{family} has no {head}", head = head.trim_start_matches("a "))]
+    NoHead {
+        /// As the config says.
+        family: String,
+        /// In words, with an article.
+        head: &'static str,
+    },
     /// The weights do not fit the config.
     #[error("the weights do not fit the config: {summary}")]
     Weights {
@@ -48,6 +56,7 @@ impl Error {
             Self::UnknownFamily { .. } => "model-family",
             Self::Config { .. } => "model-config",
             Self::Unsupported { .. } => "model-unsupported",
+            Self::NoHead { .. } => "model-head",
             Self::Weights { .. } => "model-weights",
             Self::Storage(e) => e.code(),
         }
@@ -62,6 +71,10 @@ impl Error {
             ),
             Self::Config { .. } => Some("is this the config.json that came with the weights?".into()),
             Self::Unsupported { .. } => None,
+            Self::NoHead { .. } => Some(
+                "decoders model the next token, encoders masked ones; both classify segments and tokens"
+                    .into(),
+            ),
             Self::Weights { .. } => {
                 Some("the files may belong to another model, or the download is incomplete".into())
             }

@@ -16,14 +16,15 @@ pub fn gguf_config(
         got: got.map_or_else(|| "nothing".into(), |v| v.to_string()),
     };
     let architecture = architecture.ok_or_else(|| missing("general.architecture", None))?;
-    let family =
-        crate::FAMILIES.iter().find(|f| f.gguf == architecture).ok_or_else(|| Error::UnknownFamily {
+    let family = crate::FAMILIES.iter().find(|f| f.gguf == Some(architecture.as_str())).ok_or_else(|| {
+        Error::UnknownFamily {
             got: architecture.clone(),
-            known: crate::FAMILIES.iter().map(|f| f.gguf).collect::<Vec<_>>().join(", "),
-        })?;
+            known: crate::FAMILIES.iter().filter_map(|f| f.gguf).collect::<Vec<_>>().join(", "),
+        }
+    })?;
     let mut config = Map::new();
     config.insert("model_type".into(), json!(family.model_type));
-    config.insert("architectures".into(), json!([family.architecture]));
+    config.insert("architectures".into(), json!([family.architectures.lm]));
     for (ours, theirs) in [
         ("num_hidden_layers", "block_count"),
         ("hidden_size", "embedding_length"),
@@ -163,6 +164,6 @@ mod tests {
         let config = gguf_config(&get, &|_| false).unwrap();
         let spec = crate::parse(&config).unwrap();
         assert_eq!((spec.layers, spec.head_dim, spec.vocab, spec.tied), (2, 16, 99, true));
-        assert_eq!((spec.eps, spec.rope.theta), (1e-5, 1e5));
+        assert_eq!((spec.eps, spec.rope().unwrap().theta), (1e-5, 1e5));
     }
 }

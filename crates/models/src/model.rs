@@ -1,8 +1,9 @@
-//! A decoder with weights.
+//! A transformer with weights.
 use crate::spec::ModelSpec;
 use luthier_contract::{Base, BaseParam, Site, Weight};
 use luthier_kernels::rope::Rope;
 use luthier_tensor::{DType, Param, Tape, Tensor, Var};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A weight matrix: frozen in some storage, or trained.
@@ -69,35 +70,71 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Slot>,
 }
 
+/// A norm: RMSNorm has no bias.
+#[derive(Clone, Debug)]
+pub(crate) struct NormSlots {
+    pub(crate) weight: Slot,
+    pub(crate) bias: Option<Slot>,
+}
+
 /// One block.
 #[derive(Clone, Debug)]
 pub(crate) struct Layer {
-    pub(crate) norm1: Slot,
+    pub(crate) index: usize,
+    pub(crate) norm1: NormSlots,
     pub(crate) q: Linear,
     pub(crate) k: Linear,
     pub(crate) v: Linear,
     pub(crate) o: Linear,
     pub(crate) q_norm: Option<Slot>,
     pub(crate) k_norm: Option<Slot>,
-    pub(crate) norm2: Slot,
-    pub(crate) gate: Linear,
+    pub(crate) norm2: NormSlots,
+    pub(crate) gate: Option<Linear>,
     pub(crate) up: Linear,
     pub(crate) down: Linear,
     pub(crate) window: Option<usize>,
 }
 
-/// A decoder with weights.
+/// What a segment's tokens are looked up in beside the embedding.
+#[derive(Clone, Debug)]
+pub(crate) struct Tables {
+    pub(crate) positions: Option<Matrix>,
+    pub(crate) token_types: Option<Matrix>,
+    pub(crate) norm: Option<NormSlots>,
+}
+
+/// The head's modules.
+#[derive(Clone, Debug)]
+pub(crate) struct HeadLayers {
+    pub(crate) dense: Option<Linear>,
+    pub(crate) norm: Option<NormSlots>,
+    pub(crate) out: Linear,
+}
+
+/// A tensor of the base, by its path.
+#[derive(Clone, Debug)]
+pub(crate) enum Held {
+    Matrix(Matrix),
+    Slot(Slot),
+}
+
+/// A transformer with weights.
 #[derive(Clone, Debug)]
 pub struct Model {
     pub(crate) spec: Arc<ModelSpec>,
     /// Type of activations: f32, bf16; f64 on the reference path.
     pub(crate) compute: DType,
     pub(crate) embed: Linear,
+    pub(crate) tables: Tables,
     pub(crate) layers: Vec<Arc<Layer>>,
-    pub(crate) norm: Slot,
-    pub(crate) head: Linear,
-    pub(crate) rope: Arc<Rope>,
+    /// After the last block, where norms come before sublayers.
+    pub(crate) norm: Option<NormSlots>,
+    pub(crate) head: HeadLayers,
+    pub(crate) rope: Option<Arc<Rope>>,
+    /// Every tensor, by path.
+    pub(crate) held: Arc<BTreeMap<String, Held>>,
     pub(crate) trained: Vec<(BaseParam, Arc<Param>)>,
+    pub(crate) fresh: Vec<String>,
 }
 
 impl Model {
@@ -116,14 +153,17 @@ impl Model {
         &self.trained
     }
 
-    /// The site's base weight, decoded.
-    pub fn weight(&self, site: &Site, dtype: DType) -> Tensor {
-        self.linears().find(|l| l.site.path == site.path).expect("a site of this model").weight.values(dtype)
+    /// Names of the head's tensors that started at random values, since the base has none of that shape.
+    pub fn fresh(&self) -> &[String] {
+        &self.fresh
     }
 
-    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
-        let inner = self.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down]);
-        std::iter::once(&self.embed).chain(inner).chain(std::iter::once(&self.head))
+    /// The site's base weight, decoded.
+    pub fn weight(&self, site: &Site, dtype: DType) -> Tensor {
+        match &self.held[&format!("{}.weight", site.path)] {
+            Held::Matrix(matrix) => matrix.values(dtype),
+            Held::Slot(_) => unreachable!("a site's weight is a matrix"),
+        }
     }
 
     /// Every tensor of the base with its present values, in `dtype`, one at a time; a tied head is left out.
@@ -143,35 +183,17 @@ impl Model {
 
     /// The present values of one tensor of the base, in `dtype`.
     pub fn values(&self, param: &BaseParam, dtype: DType) -> Tensor {
-        let path = param.path.as_str();
-        if let Some(linear) =
-            self.linears().find(|l| path.strip_prefix(l.site.path.as_str()) == Some(".weight"))
-        {
-            return linear.weight.values(dtype);
-        }
-        let bias = |l: &&Linear| path.strip_prefix(l.site.path.as_str()) == Some(".bias");
-        let slot = match self.linears().find(bias) {
-            Some(linear) => linear.bias.as_ref().expect("listed because present"),
-            None => self.vector(param),
-        };
-        luthier_tensor::to_dtype(&slot.values(), dtype, luthier_tensor::Account::Workspace)
-    }
-
-    fn vector(&self, param: &BaseParam) -> &Slot {
-        let Some(i) = param.layer else { return &self.norm };
-        let layer = &self.layers[i];
-        let name = param.path.trim_end_matches(".weight");
-        match name.rsplit('.').next() {
-            Some("norm1") => &layer.norm1,
-            Some("norm2") => &layer.norm2,
-            Some("q_norm") => layer.q_norm.as_ref().expect("listed because present"),
-            _ => layer.k_norm.as_ref().expect("listed because present"),
+        match &self.held[&param.path] {
+            Held::Matrix(matrix) => matrix.values(dtype),
+            Held::Slot(slot) => {
+                luthier_tensor::to_dtype(&slot.values(), dtype, luthier_tensor::Account::Workspace)
+            }
         }
     }
 
     /// Whether the head is the embedding itself: one storage, or one trained tensor.
     pub fn head_is_tied(&self) -> bool {
-        match (&self.embed.weight, &self.head.weight) {
+        match (&self.embed.weight, &self.head.out.weight) {
             (Matrix::Frozen(a), Matrix::Frozen(b)) => Arc::ptr_eq(a, b),
             (Matrix::Trained(a), Matrix::Trained(b)) => a.id() == b.id(),
             _ => false,

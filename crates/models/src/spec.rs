@@ -1,9 +1,11 @@
-//! A decoder, described. Holds no tensor, so that a planner can read it where the weights would never fit.
-use luthier_contract::{BaseParam, Site, SiteKind};
+//! A transformer, described. Holds no tensor, so that a planner can read it where the weights would never fit.
+use crate::head::HeadSpec;
+use crate::names::Names;
+use luthier_contract::BaseParam;
 use luthier_kernels::gated_mlp::Activation;
 use luthier_kernels::rope::RopeSpec;
 
-/// Shape and wiring of a decoder.
+/// Shape and wiring of a transformer.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact that config.json states of its own")]
 pub struct ModelSpec {
@@ -25,13 +27,13 @@ pub struct ModelSpec {
     pub vocab: usize,
     /// Longest sequence that the model was made for.
     pub max_positions: usize,
-    /// RMSNorm's epsilon.
+    /// The norms' epsilon.
     pub eps: f64,
-    /// Rotary positions.
-    pub rope: RopeSpec,
+    /// How a token knows its place.
+    pub positions: Positions,
     /// The MLP's activation.
     pub activation: Activation,
-    /// Whether the head is the embedding.
+    /// Whether the head's last linear is the embedding.
     pub tied: bool,
     /// Biases of q, k, v.
     pub qkv_bias: bool,
@@ -43,112 +45,117 @@ pub struct ModelSpec {
     pub qk_norm: bool,
     /// Sliding window of each block: a token sees itself and the `w - 1` before it.
     pub windows: Vec<Option<usize>>,
+    /// How blocks are put together.
+    pub wiring: Wiring,
+    /// What is above the blocks.
+    pub head: HeadSpec,
+}
+
+/// How blocks are put together: what decoders and encoders differ in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wiring {
+    /// The family's names of its modules.
+    pub names: &'static Names,
+    /// Kind of the norms.
+    pub norm: Norm,
+    /// Where they are.
+    pub place: NormPlace,
+    /// Whether a token sees none after it.
+    pub causal: bool,
+    /// Whether the MLP has a gate: `down(act(gate(x)) up(x))`, else `down(act(up(x)))`.
+    pub gated: bool,
+    /// Rows of the table of token types; none if 0.
+    pub token_types: usize,
+    /// Whether the sum of the embeddings is normed.
+    pub embed_norm: bool,
+    /// Dropout in training.
+    pub dropout: Dropouts,
+}
+
+impl Wiring {
+    /// Llama's: RMSNorm before each sublayer, a gated MLP, causal.
+    pub const DECODER: Self = Self {
+        names: &Names::LLAMA,
+        norm: Norm::Rms,
+        place: NormPlace::Pre,
+        causal: true,
+        gated: true,
+        token_types: 0,
+        embed_norm: false,
+        dropout: Dropouts { embed: 0.0, attention: 0.0, mlp: 0.0 },
+    };
+}
+
+/// Kind of a norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norm {
+    /// RMSNorm: a weight.
+    Rms,
+    /// LayerNorm: a weight and a bias.
+    Layer,
+}
+
+/// Where a block's two norms are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlace {
+    /// Before each sublayer, and one after the last block.
+    Pre,
+    /// After each sublayer's residual addition: the residual stream itself is normed.
+    Post,
+}
+
+/// How a token knows its place.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Positions {
+    /// Rotated queries and keys.
+    Rope(RopeSpec),
+    /// A table added to the embedding.
+    Learned {
+        /// Row of the first position.
+        offset: usize,
+    },
+}
+
+/// Probabilities of dropout in training, as the family's own. What transformers drops of attention's probabilities is
+/// not dropped here: they never exist as a tensor.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Dropouts {
+    /// Of the embeddings.
+    pub embed: f64,
+    /// Of attention's output, before its residual.
+    pub attention: f64,
+    /// Of the MLP's output, before its residual.
+    pub mlp: f64,
 }
 
 impl ModelSpec {
-    /// Linear sites and the embedding, in the order of the forward run.
-    pub fn sites(&self) -> Vec<Site> {
-        let (d, q, kv, ff) =
-            (self.d_model, self.heads * self.head_dim, self.kv_heads * self.head_dim, self.d_ff);
-        let site = |path: String, module: String, kind, layer, d_in, d_out| Site {
-            path,
-            module,
-            kind,
-            layer,
-            d_in,
-            d_out,
-            has_bias: self.has_bias(kind),
-        };
-        let mut sites =
-            vec![site("embed".into(), "model.embed_tokens".into(), SiteKind::Embed, None, d, self.vocab)];
-        for i in 0..self.layers {
-            for (group, module, kind, d_in, d_out) in [
-                ("attn", "self_attn.q_proj", SiteKind::Q, d, q),
-                ("attn", "self_attn.k_proj", SiteKind::K, d, kv),
-                ("attn", "self_attn.v_proj", SiteKind::V, d, kv),
-                ("attn", "self_attn.o_proj", SiteKind::O, q, d),
-                ("mlp", "mlp.gate_proj", SiteKind::Gate, d, ff),
-                ("mlp", "mlp.up_proj", SiteKind::Up, d, ff),
-                ("mlp", "mlp.down_proj", SiteKind::Down, ff, d),
-            ] {
-                let path = format!("layers.{i}.{group}.{}", kind.as_str());
-                sites.push(site(path, format!("model.layers.{i}.{module}"), kind, Some(i), d_in, d_out));
-            }
-        }
-        sites.push(site("head".into(), "lm_head".into(), SiteKind::Head, None, d, self.vocab));
-        sites
-    }
-
-    fn has_bias(&self, kind: SiteKind) -> bool {
-        match kind {
-            SiteKind::Q | SiteKind::K | SiteKind::V => self.qkv_bias,
-            SiteKind::O => self.o_bias,
-            SiteKind::Gate | SiteKind::Up | SiteKind::Down => self.mlp_bias,
-            SiteKind::Head | SiteKind::Embed => false,
+    /// Rotary positions, where the model has them.
+    pub const fn rope(&self) -> Option<&RopeSpec> {
+        match &self.positions {
+            Positions::Rope(rope) => Some(rope),
+            Positions::Learned { .. } => None,
         }
     }
 
-    /// Every tensor of the base, in the order of the forward run. A tied head is listed, and says so.
-    pub fn base_params(&self) -> Vec<BaseParam> {
-        let mut out = Vec::new();
-        let norm = |path: String, name: String, width, layer| BaseParam {
-            path,
-            name,
-            shape: vec![width],
-            layer,
-            site: None,
-            is_bias: false,
-            tied_to: None,
-        };
-        for site in self.sites() {
-            if let (SiteKind::Q | SiteKind::Gate, Some(i)) = (site.kind, site.layer) {
-                let (ours, theirs) = if site.kind == SiteKind::Q {
-                    ("norm1", "input_layernorm")
-                } else {
-                    ("norm2", "post_attention_layernorm")
-                };
-                out.push(norm(
-                    format!("layers.{i}.{ours}.weight"),
-                    format!("model.layers.{i}.{theirs}.weight"),
-                    self.d_model,
-                    Some(i),
-                ));
-            }
-            if site.kind == SiteKind::Head {
-                out.push(norm("norm.weight".into(), "model.norm.weight".into(), self.d_model, None));
-            }
-            let tied_to =
-                (site.kind == SiteKind::Head && self.tied).then(|| "model.embed_tokens.weight".to_string());
-            out.push(BaseParam {
-                path: format!("{}.weight", site.path),
-                name: format!("{}.weight", site.module),
-                shape: vec![site.d_out, site.d_in],
-                layer: site.layer,
-                site: Some(site.kind),
-                is_bias: false,
-                tied_to,
-            });
-            if self.has_bias(site.kind) {
-                out.push(BaseParam {
-                    path: format!("{}.bias", site.path),
-                    name: format!("{}.bias", site.module),
-                    shape: vec![site.d_out],
-                    layer: site.layer,
-                    site: Some(site.kind),
-                    is_bias: true,
-                    tied_to: None,
-                });
-            }
-            if let (true, Some(i), SiteKind::Q | SiteKind::K) = (self.qk_norm, site.layer, site.kind) {
-                let which = site.kind.as_str();
-                let (path, name) = (
-                    format!("layers.{i}.attn.{which}_norm.weight"),
-                    format!("model.layers.{i}.self_attn.{which}_norm.weight"),
-                );
-                out.push(norm(path, name, self.head_dim, Some(i)));
-            }
+    /// Tokens of the longest segment that the model can run; none where any length runs.
+    pub const fn position_limit(&self) -> Option<usize> {
+        match &self.positions {
+            Positions::Learned { .. } => Some(self.max_positions),
+            Positions::Rope(_) => None,
         }
-        out
+    }
+
+    /// Row of the first position in the table of positions.
+    pub const fn position_offset(&self) -> usize {
+        match &self.positions {
+            Positions::Learned { offset } => *offset,
+            Positions::Rope(_) => 0,
+        }
+    }
+
+    /// Whether the model can generate: a causal one with a language-model head.
+    pub fn generates(&self) -> bool {
+        self.wiring.causal && self.head.kind == crate::head::Head::Lm
     }
 
     /// Parameters of the base; a tied head counts once.

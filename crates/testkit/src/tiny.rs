@@ -2,7 +2,9 @@
 use luthier_contract::{Adapter, Context, Method, Mode, Scope, Segments};
 use luthier_kernels::gated_mlp::Activation;
 use luthier_kernels::rope::{RopeScaling, RopeSpec};
-use luthier_models::{Applied, LoadOptions, Model, ModelSpec, RandomSource, Run};
+use luthier_models::{
+    Applied, HeadSpec, LoadOptions, Model, ModelSpec, Positions, RandomSource, Run, Wiring,
+};
 use luthier_tensor::{DType, Key, Param, Stream, Tensor};
 use std::sync::Arc;
 
@@ -37,7 +39,11 @@ pub fn spec(which: usize) -> ModelSpec {
         vocab,
         max_positions: 64,
         eps: 1e-5,
-        rope: RopeSpec { theta: 10_000.0, rotary_dim: head_dim, scaling: RopeScaling::None },
+        positions: Positions::Rope(RopeSpec {
+            theta: 10_000.0,
+            rotary_dim: head_dim,
+            scaling: RopeScaling::None,
+        }),
         activation: Activation::Silu,
         tied: which == 0,
         qkv_bias: which == 1,
@@ -45,6 +51,8 @@ pub fn spec(which: usize) -> ModelSpec {
         mlp_bias: false,
         qk_norm: which == 2,
         windows: vec![(which == 2).then_some(5); layers],
+        wiring: Wiring::DECODER,
+        head: HeadSpec::lm(),
     }
 }
 

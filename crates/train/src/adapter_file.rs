@@ -2,12 +2,12 @@
 use crate::base::Base;
 use crate::error::Error;
 use crate::output::in_place_of;
-use luthier_contract::{Adapter, BaseParam, Method, Training};
-use luthier_models::{Applied, Model};
+use luthier_contract::{Adapter, BaseParam, Master, Method, Training};
+use luthier_models::{Applied, Head, Model};
 use luthier_platform::fs::atomic_write;
 use luthier_storage::{Checkpoint, Declared, Encoding, pt_metadata, write_safetensors};
 use luthier_tensor::{Account, DType, Param, to_dtype};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ pub struct AdapterFile {
     pub method: Arc<dyn Method>,
     /// The base that it names.
     pub base_name: Option<String>,
+    /// Modules of the base that it holds whole: a task's head.
+    pub saved_modules: Vec<String>,
     /// Its tensors.
     pub tensors: Checkpoint,
 }
@@ -52,7 +54,7 @@ pub fn save_adapter(dir: &Path, adapter: &Adapter, model: &Model, base_name: &st
         .map(|(key, p)| Declared::new(key.clone(), Encoding::F32, p.value().shape()))
         .collect::<Vec<_>>();
     let by_key = contents.iter().map(|(key, p)| (key.as_str(), p)).collect::<BTreeMap<_, _>>();
-    let config = method.adapter_config(base_name, &model.spec().sites());
+    let config = for_task(method.adapter_config(base_name, &model.spec().sites()), model);
     in_place_of(dir, |folder| {
         write_text(&folder.join(CONFIG), &pretty(&config))?;
         write_safetensors::<Error>(&folder.join(WEIGHTS), &pt_metadata(), &tensors, |declared, sink| {
@@ -60,6 +62,35 @@ pub fn save_adapter(dir: &Path, adapter: &Adapter, model: &Model, base_name: &st
         })?;
         write_text(&folder.join("README.md"), &card(method, base_name, &contents))
     })
+}
+
+/// The adapter's config with the task of the model's head, and the head's trained modules among those that are saved.
+fn for_task(mut config: Value, model: &Model) -> Value {
+    let kind = model.spec().head.kind;
+    let Some(table) = config.as_object_mut().filter(|_| kind != Head::Lm) else { return config };
+    if table.contains_key("task_type") {
+        let task = match kind {
+            Head::Classifier { .. } => json!("SEQ_CLS"),
+            Head::TokenClassifier { .. } => json!("TOKEN_CLS"),
+            Head::Lm | Head::MaskedLm => Value::Null, // PEFT has no task for masked language models
+        };
+        table.insert("task_type".into(), task);
+    }
+    let prefix = model.spec().wiring.names.prefix;
+    let mut modules =
+        serde_json::from_value::<Vec<String>>(table.get("modules_to_save").cloned().unwrap_or_default())
+            .unwrap_or_default();
+    for (param, _) in model.trained().iter().filter(|(p, _)| p.head) {
+        let own = param.name.strip_prefix(prefix).unwrap_or(&param.name);
+        let module = own.split('.').next().unwrap_or(own).to_string();
+        if !modules.iter().any(|m| param.is_in(m)) {
+            modules.push(module);
+        }
+    }
+    if !modules.is_empty() {
+        table.insert("modules_to_save".into(), json!(modules));
+    }
+    config
 }
 
 fn pretty(value: &Value) -> String {
@@ -103,13 +134,26 @@ pub fn read_adapter(dir: &Path) -> Result<AdapterFile, Error> {
     let read = luthier_methods::read_config(&config)?;
     let weights = [WEIGHTS, "adapter_model.bin"].map(|name| dir.join(name)).into_iter().find(|p| p.is_file());
     let tensors = Checkpoint::open(&weights.ok_or_else(|| missing(WEIGHTS))?)?;
-    Ok(AdapterFile { folder: dir.into(), method: read.method, base_name: read.base_name, tensors })
+    let saved = config.get("modules_to_save").cloned().unwrap_or_default();
+    let saved_modules = serde_json::from_value(saved).unwrap_or_default();
+    Ok(AdapterFile {
+        folder: dir.into(),
+        method: read.method,
+        base_name: read.base_name,
+        saved_modules,
+        tensors,
+    })
 }
 
 impl AdapterFile {
     /// What training does with a tensor of the base under this adapter.
     pub fn trains(&self, param: &BaseParam) -> Training {
-        self.method.trains(param)
+        match self.method.trains(param) {
+            Training::Frozen if self.saved_modules.iter().any(|m| param.is_in(m)) => {
+                Training::Trained(Master::F32)
+            }
+            other => other,
+        }
     }
 
     /// The adapter over `model`, which must have been loaded with [`trains`](Self::trains): the file's tensors go into

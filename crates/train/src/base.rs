@@ -4,7 +4,8 @@ use luthier_contract::{Base as FrozenBase, BaseParam, SiteKind, Training};
 use luthier_data::{GgufTokenizer, Tokenizer};
 use luthier_kernels::linear::DenseBase;
 use luthier_models::{
-    Config, Family, LoadOptions, Model, ModelSpec, Source, family, gguf_config, gguf_name, parse,
+    Config, Family, Head, LoadOptions, Model, ModelSpec, Names, Source, family, gguf_config, gguf_name,
+    parse, parse_for,
 };
 use luthier_storage::gguf::{Metadata, Value};
 use luthier_storage::{Checkpoint, StoreAs, Stored};
@@ -37,8 +38,19 @@ pub struct Base {
 }
 
 impl Base {
-    /// Opens a folder with `config.json`, or a `.gguf` file. Code that a folder carries (`auto_map`) is never run.
+    /// Opens a folder with `config.json`, or a `.gguf` file, with the family's own head: next tokens, or masked ones of
+    /// an encoder. Code that a folder carries (`auto_map`) is never run.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_with(path, None)
+    }
+
+    /// [`open`](Self::open) with another head. What the files lack of it starts at random values, whose seed is
+    /// `spec.head.seed`.
+    pub fn open_for(path: &Path, head: Head) -> Result<Self, Error> {
+        Self::open_with(path, Some(head))
+    }
+
+    fn open_with(path: &Path, head: Option<Head>) -> Result<Self, Error> {
         let files = if path.is_dir() {
             if !path.join("config.json").is_file() {
                 return Err(Error::NoModel { path: path.into() });
@@ -53,7 +65,13 @@ impl Base {
             Some(header) => (header_config(header, &files)?, header_tokenizer(header)?, header_name(header)),
             None => (read_config(&path.join("config.json"))?, Tokenizer::from_folder(path)?, None),
         };
-        let (spec, family) = (parse(&config)?, family(&config)?);
+        let family = family(&config)?;
+        let mut spec = parse_for(&config, head.unwrap_or(family.own_head()))?;
+        if spec.head.may_start_fresh() {
+            let head = spec.base_params().into_iter().filter(|p| p.path.starts_with("head."));
+            let held = |p: &BaseParam| shape_in(&files, spec.wiring.names, p).is_some_and(|s| s == p.shape);
+            spec.head.missing = head.filter(|p| p.tied_to.is_none() && !held(p)).map(|p| p.name).collect();
+        }
         let name = name.unwrap_or_else(|| path.display().to_string());
         Ok(Self { path: path.into(), name, config, spec, family, tokenizer, files })
     }
@@ -61,6 +79,12 @@ impl Base {
     /// Whether the folder brings code of its own, which is ignored.
     pub fn brings_code(&self) -> bool {
         self.config.has("auto_map")
+    }
+
+    /// The name under which the files hold the tensor: its own or one of a GGUF file, or of a folder without a head's
+    /// prefix.
+    pub fn name_in_files(&self, param: &BaseParam) -> String {
+        name_in(&self.files, self.spec.wiring.names, param)
     }
 
     /// Builds the model: activations in `compute`, frozen matrices in `storage` (none: as they are in the file).
@@ -114,6 +138,20 @@ fn load(
 ) -> Result<Model, Error> {
     let options = LoadOptions { compute, storage, trains };
     Ok(Model::load(source.spec.clone(), source, &options)?)
+}
+
+/// The name under which the files hold the tensor, or its own where they do not.
+fn name_in(files: &Checkpoint, names: &Names, param: &BaseParam) -> String {
+    if files.gguf().is_some() {
+        return gguf_name(&param.path);
+    }
+    let held = names.in_files(&param.name).into_iter().find(|n| files.contains(n));
+    held.unwrap_or_else(|| param.name.clone())
+}
+
+/// Shape of the tensor in the files.
+fn shape_in(files: &Checkpoint, names: &Names, param: &BaseParam) -> Option<Vec<usize>> {
+    files.info(&name_in(files, names, param)).map(|(_, shape)| shape.to_vec())
 }
 
 /// Bytes as hexadecimal digits.
@@ -206,7 +244,7 @@ struct FileSource<'a> {
 impl FileSource<'_> {
     fn stored(&self, param: &BaseParam) -> Result<Stored, luthier_storage::Error> {
         if self.files.gguf().is_none() {
-            return self.files.stored(&param.name);
+            return self.files.stored(&name_in(self.files, self.spec.wiring.names, param));
         }
         let stored = self.files.stored(&gguf_name(&param.path))?;
         let heads = match param.site {
@@ -220,9 +258,7 @@ impl FileSource<'_> {
 
 impl Source for FileSource<'_> {
     fn shape(&self, param: &BaseParam) -> Option<Vec<usize>> {
-        let files = self.files;
-        let name = if files.gguf().is_some() { gguf_name(&param.path) } else { param.name.clone() };
-        files.info(&name).map(|(_, shape)| shape.to_vec())
+        shape_in(self.files, self.spec.wiring.names, param)
     }
 
     fn tensor(&self, param: &BaseParam, account: Account) -> Result<Tensor, luthier_models::Error> {

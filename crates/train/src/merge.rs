@@ -5,6 +5,7 @@ mod gguf;
 
 use crate::base::Base;
 use crate::error::Error;
+use crate::model_folder::describe_head;
 use luthier_contract::{BaseParam, Site, Unmergeable};
 use luthier_models::{Applied, Model};
 use luthier_platform::fs::{atomic_write, replace_dir, sync_dir};
@@ -188,9 +189,7 @@ impl<'a> Source<'a> {
     /// How the base stores the tensor.
     fn stored(&self, param: &BaseParam) -> Encoding {
         let of = |param: &BaseParam| {
-            let is_gguf = self.base.files.gguf().is_some();
-            let name = if is_gguf { luthier_models::gguf_name(&param.path) } else { param.name.clone() };
-            self.base.files.info(&name).map(|(encoding, _)| encoding)
+            self.base.files.info(&self.base.name_in_files(param)).map(|(encoding, _)| encoding)
         };
         // A head that was the embedding is stored as that was.
         of(param).or_else(|| of(&self.params[0])).unwrap_or(Encoding::F32)
@@ -319,6 +318,7 @@ fn config(source: &Source<'_>, matrices: Encoding) -> Value {
         if source.untied {
             table.insert("tie_word_embeddings".into(), json!(false));
         }
+        describe_head(table, source.base);
     }
     config
 }

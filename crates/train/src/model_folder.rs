@@ -108,12 +108,33 @@ fn config(base: &Base, dtype: DType, tied: bool) -> Value {
                 map.insert(key.into(), json!(name));
             }
         }
-        map.insert("tie_word_embeddings".into(), json!(tied));
+        if base.spec.head.kind.labels().is_none() {
+            map.insert("tie_word_embeddings".into(), json!(tied));
+        }
         map.remove("auto_map"); // the code that it names is not carried along
         map.remove("_name_or_path");
-        map.entry("architectures").or_insert_with(|| json!([base.family.architecture]));
+        describe_head(map, base);
     }
     config
+}
+
+/// Says in a config what class of transformers the folder holds, and how many labels it has.
+pub(crate) fn describe_head(config: &mut Map<String, Value>, base: &Base) {
+    let head = base.spec.head.kind;
+    if head == base.family.own_head() && config.contains_key("architectures") && !base.family.encoder {
+        return;
+    }
+    config.insert("architectures".into(), json!([base.family.architecture(head)]));
+    let Some(labels) = head.labels() else { return };
+    let named = config.get("id2label").and_then(Value::as_object).is_some_and(|names| names.len() == labels);
+    if !named {
+        // As transformers names labels that have no names.
+        let name = |i: usize| format!("LABEL_{i}");
+        let by_id = (0..labels).map(|i| (i.to_string(), json!(name(i)))).collect::<Map<_, _>>();
+        let by_label = (0..labels).map(|i| (name(i), json!(i))).collect::<Map<_, _>>();
+        config.insert("id2label".into(), Value::Object(by_id));
+        config.insert("label2id".into(), Value::Object(by_label));
+    }
 }
 
 /// Everything beside config and weights that a folder of this base needs.
@@ -127,6 +148,9 @@ fn companions(base: &Base) -> Result<Vec<(String, Vec<u8>)>, Error> {
             "chat_template.jinja",
             "tokenizer.model",
             "vocab.json",
+            "vocab.txt",
+            "sentencepiece.bpe.model",
+            "spm.model",
             "merges.txt",
         ] {
             let path = base.path.join(name);

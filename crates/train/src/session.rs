@@ -87,6 +87,7 @@ impl Session {
             tokens: batch.tokens.as_slice().into(),
             positions: batch.positions.as_slice().into(),
             segments: Segments::new(batch.segments.clone()),
+            token_types: None,
             mode,
         };
         let adapters = self.adapter.iter().map(|a| Applied::to_all(a.clone())).collect();

@@ -11,6 +11,7 @@ mod reference;
 mod tests;
 
 use luthier_tensor::{Account, DType, Key, Tape, Tensor, Var};
+use std::sync::Arc;
 
 /// Which elements are dropped, as a function of place.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,5 +65,26 @@ pub fn dropout(tape: &Tape, x: &Var, dropout: &Dropout) -> Var {
     tape.record_one(&[x], dropout.apply(x.value()), move |bw| {
         let Some(dy) = bw.output(0) else { return };
         bw.push(0, again.apply(&dy));
+    })
+}
+
+/// [`dropout`] of rows taken from a batch: row `i` of x draws what row `rows[i]` of the batch would, so that what is
+/// dropped after pooling depends on no other segment.
+pub fn dropout_rows(tape: &Tape, x: &Var, dropout: &Dropout, rows: &Arc<[u32]>) -> Var {
+    assert_eq!(x.value().rows(), rows.len(), "one row of the batch each");
+    let apply = |x: &Tensor, rows: &[u32], dropout: Dropout| {
+        let mut y = Tensor::scratch(x.shape(), x.dtype(), Account::Activation);
+        let width = x.cols() * x.dtype().size();
+        for (i, row) in rows.iter().enumerate() {
+            let one = Dropout { first_row: dropout.first_row + u64::from(*row), ..dropout };
+            let dropped = one.apply(&x.narrow(i..i + 1));
+            y.bytes_mut()[i * width..(i + 1) * width].copy_from_slice(dropped.bytes());
+        }
+        y
+    };
+    let (again, rows) = (*dropout, rows.clone());
+    tape.record_one(&[x], apply(x.value(), &rows, again), move |bw| {
+        let Some(dy) = bw.output(0) else { return };
+        bw.push(0, apply(&dy, &rows, again));
     })
 }

@@ -65,3 +65,17 @@ fn adding_is_applying_and_then_adding() {
         assert_eq!(sum.bytes(), want.bytes());
     }
 }
+
+#[test]
+fn taken_rows_draw_what_they_would_in_the_batch() {
+    let x = normal(&[9, 33], DType::F32, 1);
+    let whole = drop_a_third(4).apply(&x);
+    let rows: Arc<[u32]> = Arc::from([7, 0, 3]);
+    let taken = crate::rows::gather(&Tape::off(), &Var::constant(x), &rows);
+    let dropped = dropout_rows(&Tape::off(), &taken, &drop_a_third(4), &rows);
+    let want = crate::rows::gather(&Tape::off(), &Var::constant(whole), &rows);
+    assert_eq!(dropped.value().bytes(), want.value().bytes());
+    check(&[normal(&[3, 9], DType::F64, 1)], |tape, v| {
+        vec![dropout_rows(tape, &v[0], &drop_a_third(5), &rows)]
+    });
+}

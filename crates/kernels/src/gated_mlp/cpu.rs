@@ -5,11 +5,11 @@ use luthier_tensor::{Float, Tensor};
 use rayon::prelude::*;
 
 /// `act(g)` and `act'(g)`.
-trait Gate {
+pub(crate) trait Gate {
     fn activate(g: f32) -> (f32, f32);
 }
 
-struct Silu;
+pub(crate) struct Silu;
 impl Gate for Silu {
     #[inline(always)]
     fn activate(g: f32) -> (f32, f32) {
@@ -18,7 +18,7 @@ impl Gate for Silu {
     }
 }
 
-struct Gelu;
+pub(crate) struct Gelu;
 impl Gate for Gelu {
     /// Abramowitz and Stegun, 7.1.26: the distribution function within 1e-7.
     #[inline(always)]
@@ -37,7 +37,7 @@ impl Gate for Gelu {
     }
 }
 
-struct GeluTanh;
+pub(crate) struct GeluTanh;
 impl Gate for GeluTanh {
     /// `(1 + tanh z) / 2 = 1 / (1 + e^(-2z))`, which keeps small results exact.
     #[inline(always)]
@@ -49,11 +49,20 @@ impl Gate for GeluTanh {
     }
 }
 
-struct Relu;
+pub(crate) struct Relu;
 impl Gate for Relu {
     #[inline(always)]
     fn activate(g: f32) -> (f32, f32) {
         if g > 0.0 { (g, 1.0) } else { (0.0, 0.0) }
+    }
+}
+
+pub(crate) struct Tanh;
+impl Gate for Tanh {
+    #[inline(always)]
+    fn activate(g: f32) -> (f32, f32) {
+        let y = 2.0 / (1.0 + exp(-2.0 * g)) - 1.0;
+        (y, 1.0 - y * y)
     }
 }
 
@@ -90,6 +99,7 @@ pub(super) fn forward(gate: &Tensor, up: &Tensor, y: &mut Tensor, activation: Ac
             Activation::Gelu => forward_slice::<T, Gelu>(gate, up, y),
             Activation::GeluTanh => forward_slice::<T, GeluTanh>(gate, up, y),
             Activation::Relu => forward_slice::<T, Relu>(gate, up, y),
+            Activation::Tanh => forward_slice::<T, Tanh>(gate, up, y),
         });
     }
     with_fast!(gate.dtype(), run(gate, up, y, activation));
@@ -106,6 +116,7 @@ pub(super) fn backward(dy: &Tensor, gate: &mut Tensor, up: &mut Tensor, activati
             Activation::Gelu => backward_slice::<T, Gelu>(dy, gate, up),
             Activation::GeluTanh => backward_slice::<T, GeluTanh>(dy, gate, up),
             Activation::Relu => backward_slice::<T, Relu>(dy, gate, up),
+            Activation::Tanh => backward_slice::<T, Tanh>(dy, gate, up),
         });
     }
     with_fast!(dy.dtype(), run(dy, gate, up, activation));

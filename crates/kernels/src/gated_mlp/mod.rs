@@ -2,8 +2,8 @@
 //!
 //! Shazeer 2020, "GLU Variants Improve Transformer", section 2. The backward
 //! writes `dgate = dy up act'(gate)` and `dup = dy act(gate)` in one pass.
-mod cpu;
-mod reference;
+pub(crate) mod cpu;
+pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +20,8 @@ pub enum Activation {
     GeluTanh,
     /// `max(g, 0)`
     Relu,
+    /// `tanh(g)`: poolers.
+    Tanh,
 }
 
 fn forward(gate: &Tensor, up: &Tensor, activation: Activation) -> Tensor {

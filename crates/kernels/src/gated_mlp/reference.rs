@@ -20,7 +20,7 @@ pub(super) fn normal_cdf(x: f64) -> f64 {
 }
 
 /// `act(g)` and `act'(g)`.
-fn activate(g: f64, activation: Activation) -> (f64, f64) {
+pub(crate) fn activate(g: f64, activation: Activation) -> (f64, f64) {
     match activation {
         Activation::Silu => {
             let s = 1.0 / (1.0 + (-g).exp());
@@ -36,6 +36,7 @@ fn activate(g: f64, activation: Activation) -> (f64, f64) {
             let slope = c * (1.0 + 3.0 * 0.044_715 * g * g);
             (0.5 * g * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * g * (1.0 - t * t) * slope)
         }
+        Activation::Tanh => (g.tanh(), 1.0 - g.tanh().powi(2)),
         Activation::Relu => {
             if g > 0.0 {
                 (g, 1.0)

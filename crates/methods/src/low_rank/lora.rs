@@ -12,7 +12,7 @@
 use crate::peft::{self, Patterns};
 use luthier_contract::{
     BaseParam, Card, Class, Context, Cost, Delta, Error, Hook, Init, LowRank, Master, Method, Paper,
-    ParamSpec, Params, Role, Scope, Site, SiteKind, Targets, Training, Unmergeable,
+    ParamSpec, Params, Role, Scope, Site, SiteKind, Targets, Training, Unmergeable, is_in,
 };
 use luthier_kernels::elementwise;
 use luthier_tensor::{Tape, Tensor};
@@ -156,10 +156,7 @@ impl Lora {
     }
 
     fn saves_module(&self, module: &str) -> bool {
-        let named = |name: &String| {
-            module == name || module.strip_suffix(name.as_str()).is_some_and(|r| r.ends_with('.'))
-        };
-        self.modules_to_save.iter().any(named)
+        self.modules_to_save.iter().any(|name| is_in(module, name))
     }
 
     fn setting(key: &str, got: impl ToString, expected: impl Into<String>) -> Error {
@@ -194,10 +191,7 @@ impl Method for Lora {
                 format!("blocks from 0 to {}", layers.saturating_sub(1)),
             ));
         }
-        if let Some(name) = self.modules_to_save.iter().find(|name| {
-            let ends = |p: &BaseParam| p.module() == *name || p.module().ends_with(&format!(".{name}"));
-            !base.iter().any(ends)
-        }) {
+        if let Some(name) = self.modules_to_save.iter().find(|name| !base.iter().any(|p| p.is_in(name))) {
             return Err(Self::setting("modules_to_save", name, "a module of the base, such as lm_head"));
         }
         let adapted = sites.iter().filter_map(|s| self.at(s).map(|(rank, _)| (s, rank))).collect::<Vec<_>>();

@@ -1,19 +1,25 @@
 //! Llama 1, 2, 3, and what shares its shape: SmolLM2, TinyLlama, Code LLaMA, Vicuna, Alpaca.
-use super::Family;
+use super::{Architectures, Family};
 use crate::config::Config;
 use crate::error::Error;
-use crate::spec::ModelSpec;
+use crate::head::{Head, HeadSpec};
+use crate::spec::{ModelSpec, Positions, Wiring};
 
 /// Llama's row.
 pub(super) const FAMILY: Family = Family {
     model_type: "llama",
-    gguf: "llama",
+    gguf: Some("llama"),
     gguf_interleaved: true,
-    architecture: "LlamaForCausalLM",
+    encoder: false,
+    architectures: Architectures {
+        lm: "LlamaForCausalLM",
+        classifier: "LlamaForSequenceClassification",
+        token_classifier: "LlamaForTokenClassification",
+    },
     parse,
 };
 
-fn parse(config: &Config) -> Result<ModelSpec, Error> {
+fn parse(config: &Config, head: Head) -> Result<ModelSpec, Error> {
     let (layers, d_model, heads) = (
         config.count("num_hidden_layers")?,
         config.count("hidden_size")?,
@@ -33,7 +39,7 @@ fn parse(config: &Config) -> Result<ModelSpec, Error> {
         vocab: config.count("vocab_size")?,
         max_positions,
         eps: config.number_or("rms_norm_eps", 1e-6)?,
-        rope: config.rope(head_dim, max_positions)?,
+        positions: Positions::Rope(config.rope(head_dim, max_positions)?),
         activation: config.activation()?,
         tied: config.flag_or("tie_word_embeddings", false)?,
         qkv_bias: attention_bias,
@@ -41,5 +47,7 @@ fn parse(config: &Config) -> Result<ModelSpec, Error> {
         mlp_bias: config.flag_or("mlp_bias", false)?,
         qk_norm: false,
         windows: vec![None; layers],
+        wiring: Wiring::DECODER,
+        head: HeadSpec::of_decoder(config, head)?,
     })
 }

@@ -1,19 +1,25 @@
 //! Mistral: Llama's shape with a sliding window on every block.
-use super::Family;
+use super::{Architectures, Family};
 use crate::config::Config;
 use crate::error::Error;
-use crate::spec::ModelSpec;
+use crate::head::{Head, HeadSpec};
+use crate::spec::{ModelSpec, Positions, Wiring};
 
 /// Mistral's row.
 pub(super) const FAMILY: Family = Family {
     model_type: "mistral",
-    gguf: "llama", // written as Llama by the converters; read as Llama
+    gguf: Some("llama"), // written as Llama by the converters; read as Llama
     gguf_interleaved: true,
-    architecture: "MistralForCausalLM",
+    encoder: false,
+    architectures: Architectures {
+        lm: "MistralForCausalLM",
+        classifier: "MistralForSequenceClassification",
+        token_classifier: "MistralForTokenClassification",
+    },
     parse,
 };
 
-fn parse(config: &Config) -> Result<ModelSpec, Error> {
+fn parse(config: &Config, head: Head) -> Result<ModelSpec, Error> {
     let (layers, d_model, heads) = (
         config.count("num_hidden_layers")?,
         config.count("hidden_size")?,
@@ -38,7 +44,7 @@ fn parse(config: &Config) -> Result<ModelSpec, Error> {
         vocab: config.count("vocab_size")?,
         max_positions,
         eps: config.number_or("rms_norm_eps", 1e-6)?,
-        rope: config.rope(head_dim, max_positions)?,
+        positions: Positions::Rope(config.rope(head_dim, max_positions)?),
         activation: config.activation()?,
         tied: config.flag_or("tie_word_embeddings", false)?,
         qkv_bias: false,
@@ -46,5 +52,7 @@ fn parse(config: &Config) -> Result<ModelSpec, Error> {
         mlp_bias: false,
         qk_norm: false,
         windows: config.windows(layers, window, 0)?,
+        wiring: Wiring::DECODER,
+        head: HeadSpec::of_decoder(config, head)?,
     })
 }

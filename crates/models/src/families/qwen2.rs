@@ -1,19 +1,25 @@
 //! Qwen2 and Qwen2.5: biases on q, k, v; an optional window on the upper blocks.
-use super::Family;
+use super::{Architectures, Family};
 use crate::config::Config;
 use crate::error::Error;
-use crate::spec::ModelSpec;
+use crate::head::{Head, HeadSpec};
+use crate::spec::{ModelSpec, Positions, Wiring};
 
 /// Qwen2's row.
 pub(super) const FAMILY: Family = Family {
     model_type: "qwen2",
-    gguf: "qwen2",
+    gguf: Some("qwen2"),
     gguf_interleaved: false,
-    architecture: "Qwen2ForCausalLM",
+    encoder: false,
+    architectures: Architectures {
+        lm: "Qwen2ForCausalLM",
+        classifier: "Qwen2ForSequenceClassification",
+        token_classifier: "Qwen2ForTokenClassification",
+    },
     parse,
 };
 
-fn parse(config: &Config) -> Result<ModelSpec, Error> {
+fn parse(config: &Config, head: Head) -> Result<ModelSpec, Error> {
     let (layers, d_model, heads) = (
         config.count("num_hidden_layers")?,
         config.count("hidden_size")?,
@@ -37,7 +43,7 @@ fn parse(config: &Config) -> Result<ModelSpec, Error> {
         vocab: config.count("vocab_size")?,
         max_positions,
         eps: config.number_or("rms_norm_eps", 1e-6)?,
-        rope: config.rope(head_dim, max_positions)?,
+        positions: Positions::Rope(config.rope(head_dim, max_positions)?),
         activation: config.activation()?,
         tied: config.flag_or("tie_word_embeddings", false)?,
         qkv_bias: true,
@@ -45,5 +51,7 @@ fn parse(config: &Config) -> Result<ModelSpec, Error> {
         mlp_bias: false,
         qk_norm: false,
         windows: config.windows(layers, window, config.count_or("max_window_layers", 28)?)?,
+        wiring: Wiring::DECODER,
+        head: HeadSpec::of_decoder(config, head)?,
     })
 }

@@ -1,19 +1,25 @@
 //! Qwen3: RMSNorm of each head's query and key; `head_dim` of its own; no biases by default.
-use super::Family;
+use super::{Architectures, Family};
 use crate::config::Config;
 use crate::error::Error;
-use crate::spec::ModelSpec;
+use crate::head::{Head, HeadSpec};
+use crate::spec::{ModelSpec, Positions, Wiring};
 
 /// Qwen3's row.
 pub(super) const FAMILY: Family = Family {
     model_type: "qwen3",
-    gguf: "qwen3",
+    gguf: Some("qwen3"),
     gguf_interleaved: false,
-    architecture: "Qwen3ForCausalLM",
+    encoder: false,
+    architectures: Architectures {
+        lm: "Qwen3ForCausalLM",
+        classifier: "Qwen3ForSequenceClassification",
+        token_classifier: "Qwen3ForTokenClassification",
+    },
     parse,
 };
 
-fn parse(config: &Config) -> Result<ModelSpec, Error> {
+fn parse(config: &Config, head: Head) -> Result<ModelSpec, Error> {
     let (layers, d_model, heads) = (
         config.count("num_hidden_layers")?,
         config.count("hidden_size")?,
@@ -38,7 +44,7 @@ fn parse(config: &Config) -> Result<ModelSpec, Error> {
         vocab: config.count("vocab_size")?,
         max_positions,
         eps: config.number_or("rms_norm_eps", 1e-6)?,
-        rope: config.rope(head_dim, max_positions)?,
+        positions: Positions::Rope(config.rope(head_dim, max_positions)?),
         activation: config.activation()?,
         tied: config.flag_or("tie_word_embeddings", false)?,
         qkv_bias: attention_bias,
@@ -46,5 +52,7 @@ fn parse(config: &Config) -> Result<ModelSpec, Error> {
         mlp_bias: false,
         qk_norm: true,
         windows: config.windows(layers, window, config.count_or("max_window_layers", 28)?)?,
+        wiring: Wiring::DECODER,
+        head: HeadSpec::of_decoder(config, head)?,
     })
 }

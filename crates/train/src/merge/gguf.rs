@@ -27,7 +27,7 @@ pub(super) fn write(source: &Source<'_>, out: &Path, matrices: Encoding) -> Resu
     let params = source.params.iter().map(|p| (gguf_name(&p.path), p)).collect::<BTreeMap<_, _>>();
     let declare = |p: &BaseParam| Declared::new(gguf_name(&p.path), encoding(p), p.shape.clone());
     let mut declared = source.params.iter().map(declare).collect::<Vec<_>>();
-    let factors = factors(&source.base.spec.rope);
+    let factors = source.base.spec.rope().and_then(factors);
     if let Some(factors) = &factors {
         declared.push(Declared::new(FACTORS, Encoding::F32, vec![factors.len()]));
     }
@@ -107,7 +107,13 @@ fn copied(header: &Metadata, matrices: Encoding) -> Metadata {
 fn built(source: &Source<'_>, matrices: Encoding) -> Result<Metadata, MergeError> {
     let base = source.base;
     let mut metadata = Metadata::new();
-    metadata.set("general.architecture", Value::Text(base.family.gguf.into()));
+    let cannot = |what: String| MergeError::NotInGguf { what };
+    let architecture =
+        base.family.gguf.ok_or_else(|| cannot(format!("the family {}", base.family.model_type)))?;
+    if let Some(labels) = base.spec.head.kind.labels() {
+        return Err(cannot(format!("a classifier of {labels} labels")));
+    }
+    metadata.set("general.architecture", Value::Text(architecture.into()));
     let name = base.path.file_name().map_or_else(|| base.name.clone(), |n| n.to_string_lossy().into_owned());
     metadata.set("general.name", Value::Text(name));
     // The id by which PEFT finds the base again.
@@ -118,12 +124,15 @@ fn built(source: &Source<'_>, matrices: Encoding) -> Result<Metadata, MergeError
         metadata.set("general.source.huggingface.repository", Value::Text(base.name.clone()));
     }
     set_type(&mut metadata, matrices);
-    describe(&mut metadata, base.family.gguf, &base.spec)?;
+    describe(&mut metadata, architecture, &base.spec)?;
     tokenizer(&mut metadata, source)?;
     Ok(metadata)
 }
 
 fn describe(metadata: &mut Metadata, architecture: &str, spec: &ModelSpec) -> Result<(), MergeError> {
+    let rope = spec
+        .rope()
+        .ok_or_else(|| MergeError::NotInGguf { what: "a model without rotary positions".into() })?;
     let mut set = |key: &str, value: Value| metadata.set(format!("{architecture}.{key}"), value);
     set("block_count", u32_of(spec.layers));
     set("context_length", u32_of(spec.max_positions));
@@ -134,8 +143,8 @@ fn describe(metadata: &mut Metadata, architecture: &str, spec: &ModelSpec) -> Re
     set("attention.key_length", u32_of(spec.head_dim));
     set("attention.value_length", u32_of(spec.head_dim));
     set("attention.layer_norm_rms_epsilon", Value::F32(spec.eps as f32));
-    set("rope.freq_base", Value::F32(spec.rope.theta as f32));
-    set("rope.dimension_count", u32_of(spec.rope.rotary_dim));
+    set("rope.freq_base", Value::F32(rope.theta as f32));
+    set("rope.dimension_count", u32_of(rope.rotary_dim));
     set("vocab_size", u32_of(spec.vocab));
     if spec.activation != luthier_kernels::gated_mlp::Activation::Silu {
         return Err(MergeError::NotInGguf { what: format!("the activation {:?}", spec.activation) });
@@ -147,7 +156,7 @@ fn describe(metadata: &mut Metadata, architecture: &str, spec: &ModelSpec) -> Re
         }
         _ => return Err(MergeError::NotInGguf { what: "a sliding window on some blocks only".into() }),
     }
-    match spec.rope.scaling {
+    match rope.scaling {
         // Llama 3's factors are a tensor.
         RopeScaling::None | RopeScaling::Llama3 { .. } => {}
         RopeScaling::Linear { factor } => {

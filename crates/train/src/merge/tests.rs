@@ -154,7 +154,7 @@ fn a_gguf_holds_tokenizer_and_template_and_goes_back_to_a_folder() {
         assert_eq!(again.tokenizer.encode(text).unwrap(), base.tokenizer.encode(text).unwrap());
         assert_eq!(again.tokenizer.stops(), base.tokenizer.stops());
         assert_eq!(again.tokenizer.template(), base.tokenizer.template());
-        assert_eq!(again.spec.rope, base.spec.rope);
+        assert_eq!(again.spec.positions, base.spec.positions);
 
         let model = again.load(DType::F32, None, &|_| luthier_contract::Training::Frozen).unwrap();
         let merged = merge(&again, &model, &[], &folder, MergeFormat::HuggingFace, false).unwrap();
