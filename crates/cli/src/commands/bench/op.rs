@@ -178,7 +178,8 @@ impl Place {
     }
 
     fn rope(&self, heads: usize) -> Op {
-        let (table, positions) = (Arc::new(Rope::new(&self.spec.rope)), self.positions());
+        let rope = self.spec.rope().expect("the shapes that are timed have rotary positions");
+        let (table, positions) = (Arc::new(Rope::new(rope)), self.positions());
         let run = move |tape: &Tape, x: Vec<Var>| {
             let [x] = <[Var; 1]>::try_from(x).expect("one input");
             rope(tape, x, &positions, heads, &table)
