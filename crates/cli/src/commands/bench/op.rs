@@ -178,8 +178,8 @@ impl Place {
     }
 
     fn rope(&self, heads: usize) -> Op {
-        let rope = self.spec.rope().expect("the shapes that are timed have rotary positions");
-        let (table, positions) = (Arc::new(Rope::new(rope)), self.positions());
+        let angles = self.spec.rope().expect("the shapes that are timed have rotary positions");
+        let (table, positions) = (Arc::new(Rope::new(angles)), self.positions());
         let run = move |tape: &Tape, x: Vec<Var>| {
             let [x] = <[Var; 1]>::try_from(x).expect("one input");
             rope(tape, x, &positions, heads, &table)
