@@ -11,7 +11,6 @@ mod opened;
 mod output;
 mod report;
 mod snippet;
-mod spec;
 
 use args::Cli;
 use clap::Parser;

@@ -43,6 +43,11 @@ pub static METHODS: &[Row] = &[
     row::<low_rank::lora::Lora>(&low_rank::lora::CARD),
 ];
 
+/// Ids that can stand under `[method]`.
+pub fn ids() -> Vec<&'static str> {
+    METHODS.iter().map(|row| row.card.id).collect()
+}
+
 /// The row named `id`.
 pub fn find(id: &str) -> Option<&'static Row> {
     METHODS.iter().find(|m| m.card.id == id)

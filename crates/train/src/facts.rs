@@ -1,7 +1,7 @@
 //! What a resumed run must find again: settings, data and base.
 use crate::base::Base;
 use crate::error::Error;
-use luthier_config::{Eval, Run, Schedule, Warmup};
+use luthier_config::{Eval, Run, Schedule, Template, Warmup};
 use luthier_tensor::DType;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -55,6 +55,9 @@ impl Facts {
             Some(Eval::Files(files)) => hash("eval", files)?,
             Some(Eval::Share(share)) => drop(facts.insert("data.eval".into(), share.to_string())),
             None => {}
+        }
+        if let Template::File(file) = &run.data.template {
+            facts.insert("data.template's content".into(), sha256(file)?.0);
         }
         Ok(Self(facts))
     }

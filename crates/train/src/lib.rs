@@ -5,6 +5,7 @@
 mod adapter_file;
 mod base;
 mod checkpoint;
+mod data_spec;
 mod error;
 mod event;
 mod facts;
@@ -20,6 +21,7 @@ mod train_loop;
 pub use adapter_file::{AdapterFile, base_name, open_adapted, read_adapter, save_adapter};
 pub use base::{Base, load_weights};
 pub use checkpoint::{Checkpoints, Found, Restored};
+pub use data_spec::data_spec;
 pub use error::Error;
 pub use event::{Event, Flow, Observer};
 pub use facts::Facts;

@@ -1,15 +1,13 @@
 //! From a configuration to a session: everything that can be wrong with the input is found here, before any step.
 use crate::base::Base;
+use crate::data_spec::data_spec;
 use crate::error::Error;
 use crate::facts::Facts;
 use crate::session::{Limits, Session};
 use crate::train_loop::Plan;
-use luthier_config::{Batch, Compute, Eval, Length, Optimizer, Run, Storage, Task, Warmup};
+use luthier_config::{Batch, Compute, Length, Optimizer, Run, Storage, Task, Warmup};
 use luthier_contract::{Adapter, Method};
-use luthier_data::{
-    BatchSize, DataSpec, EvalSpec, Example, Fields, Format, Level, Loss, MicroLimit, Report, Sample, Sampler,
-    TemplateChoice,
-};
+use luthier_data::{BatchSize, Example, Level, MicroLimit, Report, Sample, Sampler};
 use luthier_objectives::lm::LanguageModelling;
 use luthier_optim::{Chain, Schedule, Shape, adamw, sgd};
 use luthier_tensor::DType;
@@ -168,63 +166,6 @@ fn storage(run: &Run, base: &Base, notes: &mut Vec<String>) -> Result<Option<DTy
             Err(run.refuse("storage", message, None).into())
         }
     }
-}
-
-fn data_spec(run: &Run) -> Result<DataSpec, Error> {
-    use luthier_config::{Format as Written, LossOn};
-    let data = &run.data;
-    let mut format = match data.format {
-        Written::Auto => Format::Auto,
-        Written::Alpaca => Format::Alpaca,
-        Written::Messages => Format::Messages,
-        Written::Sharegpt => Format::Sharegpt,
-        Written::PromptCompletion => Format::PromptCompletion,
-        Written::QuestionAnswer => Format::QuestionAnswer,
-        Written::Text => Format::Text,
-        Written::Classification | Written::Preference => {
-            let message = "this format is not here yet, expected one for task lm".to_string();
-            return Err(run.refuse("data.format", message, None).into());
-        }
-    };
-    let mut columns = serde_json::Map::new();
-    for (key, column) in &data.fields {
-        let key = match key.as_str() {
-            "question" => "prompt",
-            "answer" => "completion",
-            other => other,
-        };
-        columns.insert(key.into(), Value::String(column.clone()));
-    }
-    if format == Format::QuestionAnswer
-        && (columns.contains_key("prompt") || columns.contains_key("completion"))
-    {
-        // With columns of other names, question-answer is prompt-completion; the one not named keeps its name.
-        format = Format::PromptCompletion;
-        for (key, own) in [("prompt", "question"), ("completion", "answer")] {
-            columns.entry(key).or_insert_with(|| Value::String(own.into()));
-        }
-    }
-    let fields = serde_json::from_value::<Fields>(Value::Object(columns));
-    let fields = fields.map_err(|e| run.refuse("data.fields", e.to_string(), None))?;
-    Ok(DataSpec {
-        train: data.train.clone(),
-        eval: match &data.eval {
-            None => EvalSpec::None,
-            Some(Eval::Files(files)) => EvalSpec::Files(files.clone()),
-            Some(Eval::Share(share)) => EvalSpec::Fraction(*share),
-        },
-        format,
-        fields,
-        loss: match data.loss {
-            LossOn::Assistant => Loss::Assistant,
-            LossOn::Last => Loss::Last,
-            LossOn::All => Loss::All,
-        },
-        max_tokens: data.max_tokens,
-        encoding: data.encoding.clone(),
-        template: TemplateChoice::Auto,
-        seed: run.seed,
-    })
 }
 
 fn check_tokens<'a>(base: &Base, samples: impl Iterator<Item = &'a Sample>) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 mod tiny;
 
 use luthier_tensor::DType;
-use luthier_train::{Base, Error, Finished, Options, open_adapted, read_adapter, run};
+use luthier_train::{Base, Error, Event, Finished, Options, open_adapted, read_adapter, run};
 use std::fs;
 use std::path::Path;
 use tiny::{LORA, Watch, config};
@@ -139,6 +139,39 @@ fn other_settings_or_data_cannot_go_on() {
     fs::write(&data, rows).unwrap();
     let error = refused(folder.path(), LORA, &["train.steps=2"], RESUME);
     assert!(error.to_string().contains("data.train[0]'s content"), "{error}");
+}
+
+#[test]
+fn the_template_of_the_settings_is_what_trains_and_a_resumed_run_needs_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = (0..14).map(|i| format!("{{\"prompt\": \"How many? {i}\", \"completion\": \"{i} cats.\"}}\n"));
+    fs::write(folder.path().join("data.jsonl"), rows.collect::<String>()).unwrap();
+    let template = folder.path().join("own.jinja");
+    let write = |start: &str| {
+        let body = "{% for m in messages %}{{ m.content }}{% if not loop.last %} {% endif %}{% endfor %}";
+        fs::write(&template, format!("{start}{body}")).unwrap();
+    };
+    let all_tokens = |watch: &Watch| {
+        let count = |e: &Event| if let Event::Step { all_tokens, .. } = e { Some(*all_tokens) } else { None };
+        watch.events.iter().find_map(count).unwrap()
+    };
+    let chosen = format!("data.template='{}'", template.display());
+    let more = ["data.loss='assistant'", "data.eval=0.2", "train.steps=2", &chosen];
+    write("");
+    let (finished, plain) = go(folder.path(), LORA, &more, FRESH);
+    finished.unwrap();
+    write("Alice, Alice and Alice: ");
+    let error = refused(folder.path(), LORA, &more, RESUME);
+    assert!(error.to_string().contains("data.template's content"), "{error}");
+    let (finished, longer) = go(folder.path(), LORA, &more, OVERWRITE);
+    finished.unwrap();
+    // Four rows a step, each longer by the words that only the second template has.
+    assert!(
+        all_tokens(&longer) >= all_tokens(&plain) + 4 * 5,
+        "{} {}",
+        all_tokens(&plain),
+        all_tokens(&longer)
+    );
 }
 
 #[test]

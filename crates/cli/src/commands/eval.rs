@@ -5,11 +5,10 @@ use crate::commands::load_run;
 use crate::error::CliError;
 use crate::opened::{Opened, compute_dtype, dtype, is_adapter};
 use crate::output::{Output, count};
-use crate::spec;
 use luthier_data::{DataSpec, Dataset, EvalSpec, load};
 use luthier_decode::{Sampling, Settings, Stop};
 use luthier_eval::{EvalReport, Interval, Options, Pattern, evaluate, write_predictions};
-use luthier_train::{Base, PeakBytes, open_base};
+use luthier_train::{Base, PeakBytes, data_spec, open_base};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -57,7 +56,7 @@ fn pattern(text: &str) -> Result<Pattern, CliError> {
 
 fn of_run(args: &EvalArgs) -> Result<(Opened, DataSpec), CliError> {
     let run = load_run(&crate::args::RunArgs { run: args.subject.clone().into(), set: args.set.clone() })?;
-    let mut data = spec::data(&run)?;
+    let mut data = data_spec(&run)?;
     if let Some(file) = &args.data {
         only(&mut data, file);
     }

@@ -16,7 +16,6 @@ pub use bench::BenchArgs;
 use crate::args::{Cli, Command, RunArgs};
 use crate::error::CliError;
 use crate::output::Output;
-use crate::spec;
 use luthier_config::Run;
 
 /// Runs the command.
@@ -46,7 +45,7 @@ pub fn set_threads(threads: usize) {
 
 /// The configuration that a command is given, with its `--set`s, and the width of the pool that it asks for.
 pub fn load_run(args: &RunArgs) -> Result<Run, CliError> {
-    let run = Run::load(&args.run, &args.set, &spec::method_ids())?;
+    let run = Run::load(&args.run, &args.set, &luthier_methods::ids())?;
     if let Some(threads) = run.threads {
         set_threads(threads.get()); // without effect where --threads came first
     }

@@ -48,7 +48,7 @@ pub fn run(args: &QuickstartArgs, output: &Output) -> Result<(), CliError> {
     output.note("a Llama of 0.85 million parameters, trained on Lewis Carroll, learns Jane Austen's Emma (all embedded)");
     unpack(folder)?;
     let path = folder.join("base/run.toml");
-    let run = Run::load(&path, &[], &crate::spec::method_ids())?;
+    let run = Run::load(&path, &[], &luthier_methods::ids())?;
     interrupt::install();
     // The folder holds the unpacked base, which a new run would refuse: it goes on from nothing instead.
     let options = Options { resume: true, overwrite: false };
