@@ -1,13 +1,18 @@
 //! GGUF headers in the words of `config.json`, and GGUF's names of our tensors.
 use crate::config::Config;
 use crate::error::Error;
+use luthier_kernels::rope::{Rope, RopeScaling, RopeSpec};
 use serde_json::{Map, Value, json};
 
+/// Llama 3.1's rotary factors: what the plain frequencies are divided by, pair by pair.
+pub const GGUF_ROPE_FACTORS: &str = "rope_freqs.weight";
+
 /// What a GGUF header says, as the `config.json` of the same model. `get` finds a metadata value; `tensor` says whether
-/// a tensor of that GGUF name exists.
+/// a tensor of that GGUF name exists; `factors` are the values of [`GGUF_ROPE_FACTORS`], if it is there.
 pub fn gguf_config(
     get: &dyn Fn(&str) -> Option<Value>,
     tensor: &dyn Fn(&str) -> bool,
+    factors: Option<&[f64]>,
 ) -> Result<Config, Error> {
     let architecture = get("general.architecture").and_then(|v| v.as_str().map(str::to_string));
     let missing = |key: &str, got: Option<Value>| Error::Config {
@@ -56,7 +61,10 @@ pub fn gguf_config(
     config
         .insert("attention_bias".into(), json!(family.model_type != "qwen2" && tensor("blk.0.attn_q.bias")));
     config.insert("use_sliding_window".into(), json!(false));
-    scaling(&architecture, get, tensor, &mut config)?;
+    match factors {
+        Some(factors) => stretched(factors, &mut config)?,
+        None => scaling(&architecture, get, &mut config)?,
+    }
     for (ours, theirs) in [("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_id")] {
         if let Some(id) = get(&format!("tokenizer.ggml.{theirs}")) {
             config.insert(ours.into(), id);
@@ -76,16 +84,8 @@ fn shortest(value: Value) -> Value {
 fn scaling(
     architecture: &str,
     get: &dyn Fn(&str) -> Option<Value>,
-    tensor: &dyn Fn(&str) -> bool,
     config: &mut Map<String, Value>,
 ) -> Result<(), Error> {
-    if tensor("rope_freqs.weight") {
-        return Err(Error::Unsupported {
-            key: "rope_freqs.weight".into(),
-            got: "rotary factors kept as a tensor (Llama 3.1 and later in GGUF); use the Hugging Face folder"
-                .into(),
-        });
-    }
     let key = |name: &str| format!("{architecture}.rope.scaling.{name}");
     let kind = get(&key("type")).and_then(|v| v.as_str().map(str::to_string));
     let kind = match kind.as_deref() {
@@ -102,6 +102,38 @@ fn scaling(
         table.insert("original_max_position_embeddings".into(), original);
     }
     config.insert("rope_scaling".into(), Value::Object(table));
+    Ok(())
+}
+
+/// The settings of `llama3` scaling that give these factors. The file has the factors alone; all published Llamas (3.1,
+/// 3.2, 3.3) keep wavelengths up to a quarter of 8,192 positions, and stretch those beyond 8,192 by their own factor.
+fn stretched(factors: &[f64], config: &mut Map<String, Value>) -> Result<(), Error> {
+    let (low, high, original) = (1.0, 4.0, 8192.0);
+    let number = |key: &str| config.get(key).and_then(Value::as_f64);
+    let theta = number("rope_theta").unwrap_or(10_000.0);
+    let factor = factors.iter().copied().fold(1.0, f64::max);
+    let plain = RopeSpec { theta, rotary_dim: 2 * factors.len(), scaling: RopeScaling::None };
+    let scaling =
+        RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_max: original };
+    let scaled = Rope::new(&RopeSpec { scaling, ..plain.clone() });
+    let plain = Rope::new(&plain);
+    let expected = plain.inverse_frequencies().iter().zip(scaled.inverse_frequencies()).map(|(p, s)| p / s);
+    let fits = factors.len() as u64 * 2 == config.get("head_dim").and_then(Value::as_u64).unwrap_or(0);
+    // The factors are kept in f32, from frequencies computed in f32.
+    if !fits || !expected.zip(factors).all(|(e, f)| (e - f).abs() <= 1e-4 * e) {
+        return Err(Error::Unsupported {
+            key: GGUF_ROPE_FACTORS.into(),
+            got: format!(
+                "{} rotary factors that are not Llama 3's; use the Hugging Face folder",
+                factors.len()
+            ),
+        });
+    }
+    let table = json!({
+        "rope_type": "llama3", "factor": shortest(json!(factor)), "low_freq_factor": low,
+        "high_freq_factor": high, "original_max_position_embeddings": original as u64,
+    });
+    config.insert("rope_scaling".into(), table);
     Ok(())
 }
 
@@ -161,9 +193,31 @@ mod tests {
                 _ => return None,
             })
         };
-        let config = gguf_config(&get, &|_| false).unwrap();
+        let config = gguf_config(&get, &|_| false, None).unwrap();
         let spec = crate::parse(&config).unwrap();
         assert_eq!((spec.layers, spec.head_dim, spec.vocab, spec.tied), (2, 16, 99, true));
         assert_eq!((spec.eps, spec.rope().unwrap().theta), (1e-5, 1e5));
+    }
+
+    #[test]
+    fn factors_that_are_not_llama_3_s_are_refused() {
+        let get = |key: &str| {
+            Some(match key {
+                "general.architecture" => json!("llama"),
+                "llama.block_count" | "llama.attention.head_count_kv" => json!(2),
+                "llama.embedding_length" => json!(64),
+                "llama.attention.head_count" => json!(4),
+                "llama.vocab_size" => json!(99),
+                _ => return None,
+            })
+        };
+        let read = |factors: &[f64]| gguf_config(&get, &|_| false, Some(factors));
+        // At theta 10,000 the eight pairs' wavelengths end below 8,192: pair 7 is mixed, the others are kept.
+        let error = read(&[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0]).unwrap_err();
+        assert!(error.to_string().contains("not Llama 3's"), "{error}");
+        assert!(read(&[1.0; 7]).is_err(), "a head has eight pairs");
+        assert!(read(&[f64::NAN; 8]).is_err());
+        let config = read(&[1.0; 8]).unwrap();
+        assert_eq!(config.0["rope_scaling"]["rope_type"], "llama3");
     }
 }

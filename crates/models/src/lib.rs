@@ -21,7 +21,7 @@ pub use config::Config;
 pub use error::Error;
 pub use families::{Architectures, FAMILIES, Family, family, parse, parse_for};
 pub use forward::{Applied, Run};
-pub use gguf::{gguf_config, gguf_name};
+pub use gguf::{GGUF_ROPE_FACTORS, gguf_config, gguf_name};
 pub use head::{Dense, Head, HeadSpec, Takes};
 pub use load::{LoadOptions, RandomSource, Source};
 pub use model::{Matrix, Model, Slot};

@@ -4,8 +4,8 @@ use luthier_contract::{Base as FrozenBase, BaseParam, SiteKind, Training};
 use luthier_data::{GgufTokenizer, Tokenizer};
 use luthier_kernels::linear::DenseBase;
 use luthier_models::{
-    Config, Family, Head, LoadOptions, Model, ModelSpec, Names, Source, family, gguf_config, gguf_name,
-    parse, parse_for,
+    Config, Family, GGUF_ROPE_FACTORS, Head, LoadOptions, Model, ModelSpec, Names, Source, family, gguf_config,
+    gguf_name, parse, parse_for,
 };
 use luthier_storage::gguf::{Metadata, Value};
 use luthier_storage::{Checkpoint, StoreAs, Stored};
@@ -189,7 +189,9 @@ fn header_config(header: &Metadata, files: &Checkpoint) -> Result<Config, Error>
             _ => value.as_u64().map(|v| json!(v)),
         }
     };
-    Ok(gguf_config(&get, &|name| files.contains(name))?)
+    let factors = files.contains(GGUF_ROPE_FACTORS).then(|| files.read(GGUF_ROPE_FACTORS)).transpose()?;
+    let factors = factors.map(|tensor| tensor.to_f64_vec());
+    Ok(gguf_config(&get, &|name| files.contains(name), factors.as_deref())?)
 }
 
 /// An id that PEFT can load: the repository that the header names, as `ORG/NAME`.

@@ -3,15 +3,12 @@ use super::{MergeError, Merged, Source};
 use crate::error::Error;
 use luthier_contract::{BaseParam, SiteKind};
 use luthier_kernels::rope::{Rope, RopeScaling, RopeSpec};
-use luthier_models::{ModelSpec, gguf_name};
+use luthier_models::{GGUF_ROPE_FACTORS, ModelSpec, gguf_name};
 use luthier_storage::gguf::{Array, Metadata, Value};
 use luthier_storage::{BLOCK, Declared, Encoding, write_gguf};
 use luthier_tensor::Tensor;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// The tensor that holds Llama 3's rotary factors.
-const FACTORS: &str = "rope_freqs.weight";
 
 pub(super) fn write(source: &Source<'_>, out: &Path, matrices: Encoding) -> Result<Merged, MergeError> {
     let metadata = match source.base.files.gguf() {
@@ -29,7 +26,7 @@ pub(super) fn write(source: &Source<'_>, out: &Path, matrices: Encoding) -> Resu
     let mut declared = source.params.iter().map(declare).collect::<Vec<_>>();
     let factors = source.base.spec.rope().and_then(factors);
     if let Some(factors) = &factors {
-        declared.push(Declared::new(FACTORS, Encoding::F32, vec![factors.len()]));
+        declared.push(Declared::new(GGUF_ROPE_FACTORS, Encoding::F32, vec![factors.len()]));
     }
     write_gguf::<MergeError>(out, &metadata, &declared, |tensor, sink| {
         let Some(param) = params.get(&tensor.name) else {

@@ -180,6 +180,28 @@ fn a_gguf_holds_tokenizer_and_template_and_goes_back_to_a_folder() {
 }
 
 #[test]
+fn llama_3_s_rotary_factors_come_back_from_a_gguf() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("base");
+    base(&folder, "llama", true);
+    let mut settings = config(&folder);
+    settings["rope_theta"] = json!(500_000.0);
+    settings["rope_scaling"] = json!({
+        "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    });
+    std::fs::write(folder.join("config.json"), settings.to_string()).unwrap();
+    let base = Base::open(&folder).unwrap();
+    let model = base.load(DType::F32, None, &|_| luthier_contract::Training::Frozen).unwrap();
+    let file = dir.path().join("a.gguf");
+    merge(&base, &model, &[], &file, MergeFormat::GgufF16, false).unwrap();
+    let again = Base::open(&file).unwrap();
+    assert!(again.files.contains("rope_freqs.weight"));
+    assert_eq!(again.spec.rope, base.spec.rope);
+    near("factors", &file, &logits(&model, &[]), 3e-3);
+}
+
+#[test]
 fn large_models_are_cut_into_files_with_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let base = base(&dir.path().join("base"), "llama", false);
