@@ -5,6 +5,7 @@
     peft_interop.py logits  BASE TOKENS.json OUT.safetensors [--adapter DIR] what PEFT computes with an adapter, f32
     peft_interop.py compare ONE.safetensors OTHER.safetensors                largest difference of two such files
 
+Ours of the second line: `cargo run --release --package luthier-train --example logits -- BASE TOKENS.json OUT [ADAPTER]`.
 BASE is a Hugging Face folder. TOKENS.json is a list of lists of token ids. OUT holds `logits.<i> [n, vocab]`.
 Each prints one line of JSON.
 """

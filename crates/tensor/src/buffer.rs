@@ -2,12 +2,17 @@
 //!
 //! A training step asks for the same sizes again and again. Fresh pages cost a
 //! fault and a zeroing by the kernel each, so that freed blocks are kept in size
-//! classes and handed out again as they are. Blocks come from the allocator
-//! zeroed, and every bit pattern is a value of every [`Element`], so a reused
-//! block holds arbitrary but initialised numbers.
+//! classes and handed out again as they are. Blocks come zeroed, and every bit
+//! pattern is a value of every [`Element`], so a reused block holds arbitrary but
+//! initialised numbers.
+//!
+//! Large blocks are mappings of their own: batches of real rows differ in length,
+//! and a heap that has held their blocks cannot give the holes back (measured:
+//! half of a run's resident set).
 #![allow(unsafe_code)]
 use crate::account::{Account, credit, debit};
 use crate::dtype::Element;
+use memmap2::MmapMut;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -16,6 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Start of every block: a cache line, and the width of an AVX-512 register.
 const ALIGN: usize = 64;
+/// Blocks from this capacity on are mappings.
+const LARGE: usize = 1 << 20;
 
 /// A range of bytes that belongs to an account.
 pub(crate) struct Buffer {
@@ -26,8 +33,8 @@ pub(crate) struct Buffer {
 }
 
 enum Memory {
-    /// A pool block of this capacity.
-    Pooled(usize),
+    /// A block of the pool; none once it has been given back.
+    Pooled(Option<Block>),
     /// Somebody else's memory, read-only: a mapped file. The value keeps it alive.
     Foreign(#[expect(dead_code, reason = "held for its drop")] Arc<dyn Any + Send + Sync>),
 }
@@ -41,9 +48,9 @@ impl Buffer {
     /// `len` bytes with arbitrary contents.
     pub(crate) fn scratch(len: usize, account: Account) -> Self {
         let capacity = class(len);
-        let start = pool().take(capacity);
+        let mut block = pool().take(capacity);
         credit(account, len);
-        Self { start, len, account, memory: Memory::Pooled(capacity) }
+        Self { start: block.start(), len, account, memory: Memory::Pooled(Some(block)) }
     }
 
     /// A view of `bytes`, which `owner` keeps alive and unchanged. Read-only for ever.
@@ -89,8 +96,10 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         debit(self.account, self.len);
-        if let Memory::Pooled(capacity) = self.memory {
-            pool().give(capacity, self.start);
+        if let Memory::Pooled(block) = &mut self.memory
+            && let Some(block) = block.take()
+        {
+            pool().give(block);
         }
     }
 }
@@ -103,9 +112,53 @@ struct Pool {
     most: usize,
 }
 
-struct Block(NonNull<u8>);
-// SAFETY: a free block has no other owner.
+/// Memory from the operating system or the allocator, at first zeroed.
+enum Block {
+    Small { start: NonNull<u8>, capacity: usize },
+    Large(MmapMut),
+}
+
+// SAFETY: a block has one owner.
 unsafe impl Send for Block {}
+
+impl Block {
+    fn new(capacity: usize) -> Self {
+        if capacity >= LARGE {
+            return Self::Large(
+                MmapMut::map_anon(capacity).unwrap_or_else(|_| handle_alloc_error(layout(capacity))),
+            );
+        }
+        // SAFETY: the layout's size is at least ALIGN, not zero.
+        let start = unsafe { alloc_zeroed(layout(capacity)) };
+        Self::Small {
+            start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout(capacity))),
+            capacity,
+        }
+    }
+
+    fn start(&mut self) -> NonNull<u8> {
+        match self {
+            Self::Small { start, .. } => *start,
+            Self::Large(map) => NonNull::from(&mut **map).cast(),
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        match self {
+            Self::Small { capacity, .. } => *capacity,
+            Self::Large(map) => map.len(),
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let Self::Small { start, capacity } = self {
+            // SAFETY: allocated by `new` with this layout, and owned by nobody else.
+            unsafe { dealloc(start.as_ptr(), layout(*capacity)) }
+        }
+    }
+}
 
 static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), cached: 0, in_use: 0, most: 0 });
 
@@ -126,23 +179,22 @@ fn layout(capacity: usize) -> Layout {
 }
 
 impl Pool {
-    fn take(&mut self, capacity: usize) -> NonNull<u8> {
+    fn take(&mut self, capacity: usize) -> Block {
         self.in_use += capacity;
         self.most = self.most.max(self.in_use);
         if let Some(block) = self.free.get_mut(&capacity).and_then(Vec::pop) {
             self.cached -= capacity;
-            return block.0;
+            return block;
         }
         self.shrink_to((self.most + self.most / 20).saturating_sub(self.in_use));
-        // SAFETY: the layout's size is at least ALIGN, not zero.
-        let start = unsafe { alloc_zeroed(layout(capacity)) };
-        NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout(capacity)))
+        Block::new(capacity)
     }
 
-    fn give(&mut self, capacity: usize, start: NonNull<u8>) {
+    fn give(&mut self, block: Block) {
+        let capacity = block.capacity();
         self.in_use -= capacity;
         self.cached += capacity;
-        self.free.entry(capacity).or_default().push(Block(start));
+        self.free.entry(capacity).or_default().push(block);
     }
 
     /// Frees the largest cached blocks until at most `bytes` are cached.
@@ -153,8 +205,7 @@ impl Pool {
             match entry.get_mut().pop() {
                 Some(block) => {
                     self.cached -= capacity;
-                    // SAFETY: allocated by `take` with this layout, and owned by nobody else.
-                    unsafe { dealloc(block.0.as_ptr(), layout(capacity)) }
+                    drop(block);
                 }
                 None => drop(entry.remove()),
             }
@@ -184,9 +235,11 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_and_writable() {
-        let mut b = Buffer::scratch(100, Account::Workspace);
-        assert_eq!(b.start.as_ptr() as usize % ALIGN, 0);
-        b.slice_mut::<f32>(0, 25).fill(1.5);
-        assert_eq!(b.slice::<f32>(96, 1), &[1.5]);
+        for len in [100, LARGE - 4, LARGE, 3 * LARGE + 4] {
+            let mut b = Buffer::scratch(len, Account::Workspace);
+            assert_eq!(b.start.as_ptr() as usize % ALIGN, 0);
+            b.slice_mut::<f32>(0, len / 4).fill(1.5);
+            assert_eq!(b.slice::<f32>(len - 4, 1), &[1.5]);
+        }
     }
 }
