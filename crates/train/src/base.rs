@@ -4,8 +4,8 @@ use luthier_contract::{Base as FrozenBase, BaseParam, SiteKind, Training};
 use luthier_data::{GgufTokenizer, Tokenizer};
 use luthier_kernels::linear::DenseBase;
 use luthier_models::{
-    Config, Family, GGUF_ROPE_FACTORS, Head, LoadOptions, Model, ModelSpec, Names, Source, family, gguf_config,
-    gguf_name, parse, parse_for,
+    Config, Family, GGUF_ROPE_FACTORS, Head, LoadOptions, Model, ModelSpec, Names, Source, family,
+    gguf_config, gguf_name, parse, parse_for,
 };
 use luthier_storage::gguf::{Metadata, Value};
 use luthier_storage::{Checkpoint, StoreAs, Stored};
