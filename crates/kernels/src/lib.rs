@@ -17,6 +17,7 @@ pub mod gated_mlp;
 mod gradient_check;
 pub mod head_loss;
 pub mod isa;
+pub mod label_loss;
 pub mod layer_norm;
 pub mod linear;
 pub mod matmul;
