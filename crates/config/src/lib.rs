@@ -12,6 +12,8 @@
 mod choice;
 mod document;
 mod error;
+mod find;
+mod forms;
 mod nearest;
 mod numbers;
 mod place;
@@ -26,6 +28,6 @@ pub use numbers::{NonNegative, Positive, Share};
 pub use place::Place;
 pub use run::{Base, Batch, Data, Eval, Length, RawConfig, Run, Template, Train};
 pub use settings::{
-    AdamW, Clip, Compute, Constant, Cosine, Format, Linear, LossOn, Optimizer, Schedule, Sgd, Storage, Task,
-    Warmup,
+    AdamW, ClassWeights, Clip, Compute, Constant, Cosine, Format, Linear, LossOn, Optimizer, Schedule, Sgd,
+    Storage, Task, Warmup,
 };

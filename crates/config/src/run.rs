@@ -3,16 +3,16 @@
 use crate::choice::Choice;
 use crate::document::Document;
 use crate::error::Error;
-use crate::nearest::nearest;
+use crate::find::Finder;
 use crate::place::Place;
 use crate::read::read;
 use crate::settings::{
-    Compute, DataSettings, EvalSettings, Files, Format, LossOn, Optimizer, Schedule, Settings, Storage, Task,
-    TrainSettings,
+    ClassWeights, Compute, DataSettings, EvalSettings, Files, Format, LossOn, Optimizer, Schedule, Settings,
+    Storage, Task, TrainSettings,
 };
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Samples a step where neither `batch` nor `tokens` is set: transformers' default.
@@ -21,6 +21,9 @@ const DEFAULT_BATCH: usize = 8;
 const DEFAULT_EPOCHS: f64 = 3.0;
 /// Checkpoints to keep: the last and the one before it, should the last prove bad.
 const DEFAULT_KEEP: usize = 2;
+
+/// Share of the tokens that a masked language model must guess (Devlin 2019, section 3.1).
+const DEFAULT_MASK_SHARE: f64 = 0.15;
 
 /// A configuration as it was written: names, types and ranges are right; the disk has not been looked at.
 #[derive(Clone, Debug)]
@@ -86,6 +89,10 @@ pub struct Data {
     pub loss: LossOn,
     /// How conversations become text.
     pub template: Template,
+    /// Names of the labels in the order of the head's outputs; found in the data where it is `None`.
+    pub labels: Option<Vec<String>>,
+    /// Whether a row may have any number of labels.
+    pub multi_label: bool,
     /// Longest sample, tokens; a longer one is cut, and counted.
     pub max_tokens: usize,
 }
@@ -135,8 +142,17 @@ pub struct Train {
     pub keep: usize,
     /// Measurements without a better held-out loss after which the run ends; never where it is `None`.
     pub early_stopping: Option<usize>,
-    /// Whether the result is the step with the lowest held-out loss, and not the last. Off by default.
+    /// Whether the result is the best step by the held-out rows (their metric, or their loss), and not the last. Off by
+    /// default.
     pub best: bool,
+    /// What a step is the best by: a metric of the task, or `loss`; the task's first metric where it is `None`.
+    pub metric: Option<String>,
+    /// Share of a label's target that is spread over all labels. None by default; 0.1 is Szegedy's (2016).
+    pub label_smoothing: f64,
+    /// How much each label counts in the loss; all the same where it is `None`.
+    pub class_weights: Option<ClassWeights>,
+    /// Share of the tokens that a masked language model must guess: 0.15 by default (Devlin 2019).
+    pub mask_share: f64,
 }
 
 /// When a run ends.
@@ -200,8 +216,43 @@ impl RawConfig {
                 return Err(self.needs(key, "data.eval"));
             }
         }
+        self.check_task()?;
         if train.early_stopping.is_some() && train.eval_every.is_none() {
             return Err(self.needs("train.early_stopping", "train.eval_every"));
+        }
+        Ok(())
+    }
+
+    /// Keys that only some tasks read: set for another, they would silently do nothing.
+    fn check_task(&self) -> Result<(), Error> {
+        let (train, data, task) = (&self.settings.train, &self.settings.data, self.settings.task);
+        let one_label = matches!(task, Task::Classification) && !data.multi_label;
+        let tags = task == Task::TokenClassification;
+        let has_labels = task == Task::Classification || tags;
+        for (key, set, read, by) in [
+            ("data.labels", data.labels.is_some(), has_labels, "classification and token-classification"),
+            ("data.multi_label", data.multi_label, task == Task::Classification, "classification"),
+            (
+                "train.label_smoothing",
+                train.label_smoothing.is_some(),
+                one_label || tags,
+                "one label a row or word",
+            ),
+            (
+                "train.class_weights",
+                train.class_weights.is_some(),
+                one_label || tags,
+                "one label a row or word",
+            ),
+            ("train.mask_share", train.mask_share.is_some(), task == Task::MaskedLm, "masked-lm"),
+            ("train.metric", train.metric.is_some(), task != Task::Lm, "tasks other than lm"),
+        ] {
+            if set && !read {
+                let place = Box::new(self.document.place_of(key));
+                let message = format!("has no meaning here, it is for {by}");
+                let help = Some("remove the key, or set `task`".to_owned());
+                return Err(Error::Refused { key: key.to_owned(), message, help, place });
+            }
         }
         Ok(())
     }
@@ -310,6 +361,8 @@ impl Run {
                 Template::None => "none".to_owned(),
                 Template::File(path) => text_of(path)?,
             },
+            labels: self.data.labels.clone(),
+            multi_label: self.data.multi_label,
             max_tokens: NonZeroUsize::new(self.data.max_tokens).unwrap_or(NonZeroUsize::MIN),
         })
     }
@@ -336,6 +389,10 @@ impl Run {
             keep: NonZeroUsize::new(train.keep),
             early_stopping: train.early_stopping.and_then(NonZeroUsize::new),
             best: train.best,
+            metric: train.metric.clone(),
+            label_smoothing: Some(train.label_smoothing).filter(|s| *s > 0.0).and_then(crate::Share::new),
+            class_weights: train.class_weights.clone(),
+            mask_share: (self.task == Task::MaskedLm).then(|| crate::Share::new(train.mask_share)).flatten(),
         }
     }
 }
@@ -358,118 +415,10 @@ fn resolve_train(train: &TrainSettings) -> Train {
         keep: number(train.keep).unwrap_or(DEFAULT_KEEP),
         early_stopping: number(train.early_stopping),
         best: train.best,
-    }
-}
-
-/// Resolves paths of a document.
-struct Finder<'a> {
-    folder: &'a Path,
-    document: &'a Document,
-}
-
-impl Finder<'_> {
-    /// A path from the folder on, without `.` and `..` where that names the same place.
-    fn join(&self, written: &str) -> PathBuf {
-        let plain = self.folder.join(written);
-        let mut short = PathBuf::new();
-        for part in plain.components() {
-            match part {
-                Component::CurDir => {}
-                Component::ParentDir => {
-                    short.pop();
-                }
-                part => short.push(part),
-            }
-        }
-        // Behind a symbolic link `..` is another folder.
-        let same = |a: &Path, b: &Path| a.canonicalize().ok() == b.canonicalize().ok();
-        if same(&plain, &short) { short } else { plain }
-    }
-
-    /// A path that exists wins over a hub id of the same form.
-    fn base(&self, written: &str) -> Result<Base, Error> {
-        let path = self.join(written);
-        if path.exists() {
-            return Ok(Base::Path(path));
-        }
-        if is_hub_id(written) {
-            return Ok(Base::Hub(written.to_owned()));
-        }
-        Err(self.no_file("base", path))
-    }
-
-    fn data(&self, data: DataSettings) -> Result<Data, Error> {
-        Ok(Data {
-            train: self.files("data.train", &data.train)?,
-            eval: match data.eval {
-                Some(EvalSettings::Files(files)) => Some(Eval::Files(self.files("data.eval", &files)?)),
-                Some(EvalSettings::Share(share)) => Some(Eval::Share(share.get())),
-                None => None,
-            },
-            format: data.format,
-            fields: data.fields,
-            encoding: data.encoding,
-            loss: data.loss,
-            template: match data.template.as_str() {
-                "auto" => Template::Auto,
-                "chatml" => Template::Chatml,
-                "plain" => Template::Plain,
-                "none" => Template::None,
-                file => {
-                    let path = self.join(file);
-                    if !path.is_file() {
-                        return Err(self.no_file("data.template", path));
-                    }
-                    Template::File(path)
-                }
-            },
-            max_tokens: data.max_tokens.get(),
-        })
-    }
-
-    fn files(&self, key: &str, files: &Files) -> Result<Vec<PathBuf>, Error> {
-        let find = |file: &String| {
-            let path = self.join(file);
-            if path.is_file() { Ok(path) } else { Err(self.no_file(key, path)) }
-        };
-        files.0.iter().map(find).collect()
-    }
-
-    fn no_file(&self, key: &str, path: PathBuf) -> Error {
-        Error::NoFile {
-            key: key.to_owned(),
-            near: near_file(&path),
-            path,
-            place: Box::new(self.document.place_of(key)),
-        }
-    }
-}
-
-/// A name in the same folder that is like the one that is not there.
-fn near_file(path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_string_lossy();
-    let mut names: Vec<String> = std::fs::read_dir(path.parent()?)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-        .collect();
-    names.sort(); // the order of a folder is the file system's
-    nearest(&name, names.iter().map(String::as_str)).map(str::to_owned)
-}
-
-/// `ORG/NAME`, `ORG/NAME@REVISION` or `ORG/NAME/FILE.gguf`, as `luthier pull` takes them.
-fn is_hub_id(text: &str) -> bool {
-    let part = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    let is_file =
-        |part: &str| Path::new(part).extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gguf"));
-    let (model, revision) = text.split_once('@').unwrap_or((text, "main"));
-    match model.split('/').collect::<Vec<_>>().as_slice() {
-        [org, name] => part(org) && part(name) && !is_file(name) && !revision.is_empty(),
-        [org, name, file] => part(org) && part(name) && part(file) && is_file(file) && !revision.is_empty(),
-        _ => false,
+        metric: train.metric.clone(),
+        label_smoothing: train.label_smoothing.map_or(0.0, crate::Share::get),
+        class_weights: train.class_weights.clone(),
+        mask_share: train.mask_share.map_or(DEFAULT_MASK_SHARE, crate::Share::get),
     }
 }
 

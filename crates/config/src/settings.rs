@@ -1,10 +1,9 @@
 //! The keys of `run.toml`, as they are written. Each default stands with its source and with when to change it.
 
 use crate::numbers::{NonNegative, Positive, Share};
-use serde::de::{self, IgnoredAny, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::num::NonZeroUsize;
 
 /// The whole file.
@@ -74,8 +73,10 @@ pub enum Task {
     Classification,
     /// A number for a text.
     Regression,
-    /// A label for each token.
+    /// A label for each word.
     TokenClassification,
+    /// The tokens that were hidden, with an encoder.
+    MaskedLm,
     /// A text for a text, with an encoder.
     Seq2seq,
 }
@@ -98,6 +99,12 @@ pub(crate) struct DataSettings {
     /// auto, chatml, plain, none, or a file.
     #[serde(default = "default_template")]
     pub(crate) template: String,
+    /// Names of the labels in the order of the head's outputs; found in the data, sorted, where they are not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) labels: Option<Vec<String>>,
+    /// Whether a row may have any number of labels.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) multi_label: bool,
     /// Longest sample, tokens. 1,024 is the default of TRL's supervised trainer; raise it when the doctor counts cuts.
     #[serde(default = "default_max_tokens")]
     pub(crate) max_tokens: NonZeroUsize,
@@ -122,10 +129,53 @@ pub enum Format {
     QuestionAnswer,
     /// One text a row, or a plain text file.
     Text,
-    /// A text and its label.
+    /// One or two texts and their label, or a number.
     Classification,
+    /// Words and their labels: `tokens` and `tags`.
+    TokenClassification,
+    /// One word and its label a line, sentences apart by an empty line.
+    Conll,
+    /// GLUE's own files (Wang 2019): acceptability, one sentence.
+    GlueCola,
+    /// Sentiment, one sentence.
+    GlueSst2,
+    /// Paraphrase, two sentences.
+    GlueMrpc,
+    /// Similarity from 0 to 5, two sentences.
+    GlueStsb,
+    /// Duplicate questions.
+    GlueQqp,
+    /// Inference, three labels.
+    GlueMnli,
+    /// Whether a sentence answers a question.
+    GlueQnli,
+    /// Inference, two labels.
+    GlueRte,
+    /// Inference over pronouns.
+    GlueWnli,
+    /// CLUE's own files (Xu 2020): similarity of questions.
+    ClueAfqmc,
+    /// News, fifteen labels.
+    ClueTnews,
+    /// Descriptions of programs, 119 labels.
+    ClueIflytek,
+    /// Inference, three labels, translated.
+    ClueCmnli,
+    /// Inference, three labels, original.
+    ClueOcnli,
+    /// Whether a pronoun means a noun.
+    ClueWsc,
+    /// Whether keywords belong to an abstract.
+    ClueCsl,
     /// A prompt with a chosen and a rejected answer.
     Preference,
+}
+
+impl Format {
+    /// The name as it is written.
+    pub fn name(self) -> String {
+        toml::Value::try_from(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    }
 }
 
 /// Which tokens the loss is taken on.
@@ -272,6 +322,23 @@ pub(crate) struct TrainSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) early_stopping: Option<NonZeroUsize>,
     pub(crate) best: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metric: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) label_smoothing: Option<Share>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) class_weights: Option<ClassWeights>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mask_share: Option<Share>,
+}
+
+/// How much each label counts in the loss: `"balanced"`, or one number a label in the order of the labels.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClassWeights {
+    /// By the inverse of its frequency: `rows / (labels * rows with it)`, scikit-learn's rule.
+    Balanced,
+    /// As given.
+    Given(Vec<f64>),
 }
 
 /// One file or several.
@@ -305,6 +372,11 @@ impl Default for Warmup {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 fn default_template() -> String {
     "auto".to_owned()
 }
@@ -331,128 +403,4 @@ fn no_share() -> Share {
 
 fn no_warmup() -> Warmup {
     Warmup::Steps(0)
-}
-
-impl<'de> Deserialize<'de> for Clip {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ClipVisitor;
-        impl Visitor<'_> for ClipVisitor {
-            type Value = Clip;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number above 0 or \"none\"")
-            }
-
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Clip, E> {
-                let refused = || E::invalid_value(de::Unexpected::Float(value), &self);
-                Positive::new(value).map(|value| Clip(Some(value))).ok_or_else(refused)
-            }
-
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Clip, E> {
-                let refused = || E::invalid_value(de::Unexpected::Unsigned(value), &self);
-                Positive::new(value as f64).map(|value| Clip(Some(value))).ok_or_else(refused)
-            }
-
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<Clip, E> {
-                if value == "none" {
-                    Ok(Clip(None))
-                } else {
-                    Err(E::invalid_value(de::Unexpected::Str(value), &self))
-                }
-            }
-        }
-        deserializer.deserialize_any(ClipVisitor)
-    }
-}
-
-impl Serialize for Clip {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Some(value) => serializer.serialize_f64(value.get()),
-            None => serializer.serialize_str("none"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Warmup {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WarmupVisitor;
-        impl Visitor<'_> for WarmupVisitor {
-            type Value = Warmup;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a share of the run from 0 to below 1, or a whole number of steps")
-            }
-
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Warmup, E> {
-                let refused = || E::invalid_value(de::Unexpected::Float(value), &self);
-                Share::new(value).map(Warmup::Share).ok_or_else(refused)
-            }
-
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Warmup, E> {
-                Ok(Warmup::Steps(value as usize))
-            }
-        }
-        deserializer.deserialize_any(WarmupVisitor)
-    }
-}
-
-impl Serialize for Warmup {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Share(share) => serializer.serialize_f64(share.get()),
-            Self::Steps(steps) => serializer.serialize_u64(*steps as u64),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Files {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_any(EvalVisitor { share: false })? {
-            EvalSettings::Files(files) => Ok(files),
-            EvalSettings::Share(_) => {
-                Err(de::Error::custom("must be a file name or a list of them, got a number"))
-            }
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for EvalSettings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(EvalVisitor { share: true })
-    }
-}
-
-/// A file, a list of files and, where `share`, a number between 0 and 1.
-struct EvalVisitor {
-    share: bool,
-}
-
-impl<'de> Visitor<'de> for EvalVisitor {
-    type Value = EvalSettings;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a file name or a list of them")?;
-        if self.share { f.write_str(", or a share of the training rows above 0 and below 1") } else { Ok(()) }
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<EvalSettings, E> {
-        Ok(EvalSettings::Files(Files(vec![value.to_owned()])))
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut elements: A) -> Result<EvalSettings, A::Error> {
-        let mut files = Vec::new();
-        while let Some(file) = elements.next_element()? {
-            files.push(file);
-        }
-        if files.is_empty() {
-            return Err(de::Error::custom("must be at least one file, got an empty list"));
-        }
-        Ok(EvalSettings::Files(Files(files)))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<EvalSettings, E> {
-        let share = Positive::new(value).filter(|share| self.share && share.get() < 1.0);
-        share.map(EvalSettings::Share).ok_or_else(|| E::invalid_value(de::Unexpected::Float(value), &self))
-    }
 }

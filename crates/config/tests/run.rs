@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use luthier_config::{
-    AdamW, Base, Batch, Clip, Compute, Eval, Format, Length, LossOn, Optimizer, Run, Schedule, Storage, Task,
-    Template, Warmup,
+    AdamW, Base, Batch, ClassWeights, Clip, Compute, Eval, Format, Length, LossOn, Optimizer, Run, Schedule,
+    Storage, Task, Template, Warmup,
 };
 use std::path::Path;
 
@@ -210,4 +210,48 @@ fn paths_are_written_the_short_way() {
     assert_eq!(run.base, Base::Path(folder.path().join("models/smollm2")));
     assert_eq!(run.data.train, [folder.path().join("gsm8k.jsonl")]);
     assert_eq!(run.output, folder.path().join("runs/first"));
+}
+
+/// Labels, metric, weights and smoothing stand where they are read.
+#[test]
+fn a_classification_reads_its_own_keys_and_writes_them_back() {
+    let text = SHORT.replace("[method.lora]", "task = \"classification\"\n[method.lora]").replace(
+        "lr = 2e-4",
+        "lr = 2e-4\n[train]\nlabel_smoothing = 0.1\nclass_weights = [1, 2.5]\nmetric = \"macro-f1\"",
+    );
+    let folder = folder(&text);
+    let sets = ["data.labels=[\"no\", \"yes\"]", "data.format=\"glue-cola\""];
+    let run = load(folder.path(), &sets);
+    assert_eq!((run.task, run.data.format), (Task::Classification, Format::GlueCola));
+    assert_eq!(run.data.labels.as_deref(), Some(&["no".to_owned(), "yes".to_owned()][..]));
+    assert_eq!((run.train.label_smoothing, run.train.metric.as_deref()), (0.1, Some("macro-f1")));
+    assert_eq!(run.train.class_weights, Some(ClassWeights::Given(vec![1.0, 2.5])));
+    std::fs::write(folder.path().join("run.toml"), run.to_toml(None).unwrap()).unwrap();
+    let again = load(folder.path(), &[]);
+    assert_eq!((again.data, again.train), (run.data, run.train));
+    let balanced = load(folder.path(), &["train.class_weights=\"balanced\""]);
+    assert_eq!(balanced.train.class_weights, Some(ClassWeights::Balanced));
+}
+
+#[test]
+fn keys_of_another_task_are_refused() {
+    let folder = folder(SHORT);
+    let refused = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        Run::load(&folder.path().join("run.toml"), &sets, &METHODS).unwrap_err().to_string()
+    };
+    for key in [
+        "data.labels=[\"a\", \"b\"]",
+        "train.label_smoothing=0.1",
+        "train.metric=\"loss\"",
+        "train.mask_share=0.2",
+    ] {
+        let message = refused(&[key]);
+        assert!(message.contains("has no meaning here"), "{message}");
+    }
+    let many = ["task=classification", "data.multi_label=true", "train.class_weights=balanced"];
+    assert!(refused(&many).contains("one label a row"));
+    assert!(refused(&["task=classification", "train.class_weights=\"even\""]).contains("balanced"));
+    assert!(refused(&["task=classification", "train.class_weights=[0, 0]"]).contains("above 0"));
+    assert!(refused(&["data.format=\"glue-coal\""]).contains("glue-coal"));
 }

@@ -5,9 +5,10 @@
 //! nothing.
 
 use crate::sample::Sample;
+use crate::task::{IGNORED, Label};
 
 /// One micro-batch, ready for the model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// Token ids [n].
     pub tokens: Vec<u32>,
@@ -15,10 +16,14 @@ pub struct Batch {
     pub positions: Vec<u32>,
     /// Offsets of the segments in `tokens`, with the end [samples + 1].
     pub segments: Vec<u32>,
+    /// Token types [n]; empty where all are 0.
+    pub types: Vec<u32>,
     /// Rows that predict a target, ascending [targets].
     pub target_rows: Vec<u32>,
-    /// The token that each of those rows must predict [targets].
+    /// The token, or the label, that each of those rows must predict [targets].
     pub targets: Vec<u32>,
+    /// What each sample is to be answered with [samples].
+    pub labels: Vec<Label>,
 }
 
 impl Batch {
@@ -26,19 +31,39 @@ impl Batch {
     pub fn new<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Self {
         let mut batch = Self { segments: vec![0], ..Self::default() };
         for sample in samples {
-            let start = batch.tokens.len() as u32;
-            for (position, (&token, &is_target)) in sample.tokens.iter().zip(&sample.labelled).enumerate() {
-                let row = start + position as u32;
-                if is_target && position > 0 {
-                    batch.target_rows.push(row - 1);
-                    batch.targets.push(token);
+            let start = batch.tokens.len();
+            if !sample.types.is_empty() {
+                batch.types.resize(start, 0);
+                batch.types.extend(&sample.types);
+            }
+            for (position, &token) in sample.tokens.iter().enumerate() {
+                let row = (start + position) as u32;
+                match &sample.label {
+                    Label::Next if position > 0 && sample.labelled[position] => batch.target(row - 1, token),
+                    Label::Tokens(all) if all[position] != IGNORED => batch.target(row, all[position]),
+                    _ => {}
                 }
                 batch.tokens.push(token);
                 batch.positions.push(position as u32);
             }
             batch.segments.push(batch.tokens.len() as u32);
+            batch.labels.push(sample.label.clone());
+        }
+        if !batch.types.is_empty() {
+            batch.types.resize(batch.tokens.len(), 0);
         }
         batch
+    }
+
+    fn target(&mut self, row: u32, target: u32) {
+        self.target_rows.push(row);
+        self.targets.push(target);
+    }
+
+    /// How many of `rows`, ascending, lie in each sample [samples].
+    pub fn count_by_sample(&self, rows: &[u32]) -> Vec<usize> {
+        let before = |end: u32| rows.partition_point(|&row| row < end);
+        self.segments.windows(2).map(|s| before(s[1]) - before(s[0])).collect()
     }
 
     /// Samples in the batch.
@@ -103,6 +128,23 @@ mod tests {
     fn a_labelled_first_token_is_not_predicted_from_the_sample_before() {
         let batch = Batch::new([&sample(&[5, 6], &[1]), &sample(&[7, 8], &[0, 1])]);
         assert_eq!((batch.target_rows.as_slice(), batch.targets.as_slice()), (&[0, 2][..], &[6, 8][..]));
+    }
+
+    #[test]
+    fn tags_stand_on_their_own_tokens_and_types_fill_up() {
+        let tagged = Sample {
+            tokens: vec![1, 5, 6, 2],
+            label: Label::Tokens(vec![IGNORED, 3, IGNORED, 0]),
+            ..Sample::default()
+        };
+        let pair =
+            Sample { tokens: vec![7, 8], types: vec![0, 1], label: Label::Class(4), ..Sample::default() };
+        let batch = Batch::new([&tagged, &pair, &tagged]);
+        assert_eq!(batch.target_rows, [1, 3, 7, 9]);
+        assert_eq!(batch.targets, [3, 0, 3, 0]);
+        assert_eq!(batch.types, [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(batch.labels[1], Label::Class(4));
+        assert_eq!(batch.count_by_sample(&batch.target_rows), [2, 0, 2]);
     }
 
     #[test]

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::benchmark::Benchmark;
 use crate::error::Error;
 use crate::findings::findings;
-use crate::format::{Fields, Format, recognise};
+use crate::format::{Fields, Format, Record, recognise};
+use crate::label_report;
 use crate::problem::{Problem, Problems};
-use crate::read::read_rows;
-use crate::report::{FileReport, Preview, Report, TemplateReport, pieces_of};
+use crate::read::read_as;
+use crate::report::{FileReport, Preview, Report, TemplateReport, answer_of, pieces_of};
 use crate::sample::{Example, Loss, Maker, Sample};
 use crate::set::{Item, Set};
+use crate::task::{LabelSet, Task, Written};
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 
@@ -68,6 +71,12 @@ pub struct DataSpec {
     pub template: TemplateChoice,
     /// Seed of the split.
     pub seed: u64,
+    /// What the model learns to answer.
+    pub task: Task,
+    /// The labels in the order of the head's outputs; found in the data where they are `None`.
+    pub labels: Option<Vec<String>>,
+    /// Labels that are taken if every label of the data is among them: those of a base that has a head.
+    pub preferred_labels: Option<Vec<String>>,
 }
 
 impl Default for DataSpec {
@@ -82,6 +91,9 @@ impl Default for DataSpec {
             encoding: None,
             template: TemplateChoice::Auto,
             seed: 0,
+            task: Task::Lm,
+            labels: None,
+            preferred_labels: None,
         }
     }
 }
@@ -95,6 +107,10 @@ pub struct Dataset {
     pub eval: Vec<Sample>,
     /// To generate held-out answers from: one a held-out conversation.
     pub examples: Vec<Example>,
+    /// Names of the labels in the order of the head's outputs; none where nothing is classified.
+    pub labels: LabelSet,
+    /// What each held-out sample of a labelled set says, as it is written.
+    pub texts: Vec<Vec<String>>,
     /// What the doctor found.
     pub report: Report,
 }
@@ -129,7 +145,9 @@ fn examined(
         TemplateChoice::None => Template::none(),
         TemplateChoice::Source(source) => Template::given(source, tokenizer)?,
     };
-    let maker = Maker { tokenizer, template: &template, loss: spec.loss, max_tokens: spec.max_tokens };
+    if spec.task == Task::MaskedLm && tokenizer.special().mask.is_none() {
+        return Err(Error::SpecialMissing { token: "mask", task: spec.task.name() });
+    }
     let mut loader = Loader { spec, files: Vec::new(), problems: Problems::default() };
     let (train_use, eval_files) = match &spec.eval {
         EvalSpec::None => ("train", &[][..]),
@@ -142,6 +160,15 @@ fn examined(
     if !problems.is_empty() {
         return Err(Error::Rows { problems });
     }
+    let labels = labels_of(spec, &train_items, &eval_items)?;
+    let maker = Maker {
+        tokenizer,
+        template: &template,
+        loss: spec.loss,
+        max_tokens: spec.max_tokens,
+        task: spec.task,
+        labels: &labels,
+    };
     let mut train = Set::make("train", train_items, &maker, &files, &mut problems)?;
     let mut eval = Set::make("eval", eval_items, &maker, &files, &mut problems)?;
     if !problems.is_empty() {
@@ -154,8 +181,48 @@ fn examined(
     let examples = eval.parts.iter_mut().filter_map(|part| part.made.example.take()).collect();
     let has_eval = !eval.parts.is_empty();
     let verdict = train.verdict().and_then(|()| if has_eval { eval.verdict() } else { Ok(()) });
-    let dataset = Dataset { train: train.into_samples(), eval: eval.into_samples(), examples, report };
+    let labelled = |part: &&crate::set::Part| !part.texts.is_empty() && !part.made.samples.is_empty();
+    let texts = eval.parts.iter().filter(labelled).map(|part| part.texts.clone()).collect();
+    let (train, eval) = (train.into_samples(), eval.into_samples());
+    let dataset = Dataset { train, eval, examples, labels, texts, report };
     Ok((dataset, verdict.err()))
+}
+
+/// The labels: those given, a benchmark's own, the base's if they cover the data's, or those of the data.
+fn labels_of(spec: &DataSpec, train: &[Item], eval: &[Item]) -> Result<LabelSet, Error> {
+    if !spec.task.has_labels() {
+        return Ok(LabelSet::default());
+    }
+    if let Some(names) = &spec.labels {
+        let labels = LabelSet::new(names.clone());
+        let distinct = names.iter().collect::<BTreeSet<_>>().len();
+        return if distinct < 2 { Err(Error::FewLabels { found: distinct }) } else { Ok(labels) };
+    }
+    if let Format::Benchmark(name) = spec.format
+        && let Some(names) = Benchmark::find(name).and_then(Benchmark::labels)
+    {
+        return Ok(LabelSet::new(names));
+    }
+    let all = || train.iter().chain(eval).flat_map(|item| written(&item.record));
+    if let Some(names) = &spec.preferred_labels {
+        let labels = LabelSet::new(names.clone());
+        if labels.covers(all()) {
+            return Ok(labels);
+        }
+    }
+    let labels = LabelSet::found(all());
+    let least = if spec.task == (Task::Classification { multi_label: true }) { 1 } else { 2 };
+    if labels.len() < least { Err(Error::FewLabels { found: labels.len() }) } else { Ok(labels) }
+}
+
+fn written(record: &Record) -> Vec<&str> {
+    match record {
+        Record::Labelled { label: Written::One(name), .. } => vec![name],
+        Record::Labelled { label: Written::Many(names), .. } | Record::Tagged { tags: names, .. } => {
+            names.iter().map(String::as_str).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn check(spec: &DataSpec) -> Result<(), Error> {
@@ -187,12 +254,12 @@ impl Loader<'_> {
     fn read(&mut self, paths: &[PathBuf], used_for: &'static str) -> Result<Vec<Item>, Error> {
         let mut items = Vec::new();
         for path in paths {
-            let mut rows = read_rows(path, self.spec.encoding.as_deref())?;
+            let mut rows = read_as(path, self.spec.encoding.as_deref(), self.spec.format.layout())?;
             self.problems.extend(std::mem::take(&mut rows.problems));
             if rows.rows.is_empty() {
                 continue;
             }
-            let recognised = recognise(path, &rows, self.spec.format, &self.spec.fields)?;
+            let recognised = recognise(path, &rows, self.spec.format, &self.spec.fields, self.spec.task)?;
             let file = self.files.len() as u32;
             self.files.push(FileReport {
                 path: path.clone(),
@@ -204,7 +271,9 @@ impl Loader<'_> {
             });
             for row in &rows.rows {
                 match recognised.record(row) {
-                    Ok(record) => items.push(Item { record, file, line: row.line }),
+                    Ok(record) => {
+                        items.extend(record.map(|record| Item { record, file, line: row.line }));
+                    }
                     Err((field, kind)) => {
                         self.problems.push(Problem { file: path.clone(), line: row.line, field, kind });
                     }
@@ -233,6 +302,7 @@ fn examine(
             path: files[sample.file as usize].path.clone(),
             line: sample.line,
             tokens: sample.tokens.len() as u64,
+            answer: answer_of(&sample.label, maker.labels),
             pieces: pieces_of(sample, maker.tokenizer, PREVIEW_TOKENS)?,
         });
     }
@@ -240,7 +310,7 @@ fn examine(
         files,
         template: TemplateReport {
             source: maker.template.source().clone(),
-            is_used: train.parts.iter().chain(&eval.parts).any(|part| !part.is_text),
+            is_used: train.parts.iter().chain(&eval.parts).any(|part| part.is_chat),
             split_conversations: train.sum(|p| u64::from(p.made.is_split)),
             ended_answers: train.sum(|p| p.made.ended),
         },
@@ -248,6 +318,7 @@ fn examine(
         eval: has_eval.then(|| eval.report()),
         shared_rows,
         shared_prompts,
+        labels: label_report::labels(train, eval, maker.labels),
         findings: Vec::new(),
         previews,
     };
@@ -257,3 +328,6 @@ fn examine(
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod labelled_tests;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::problem::{Problem, Problems};
+use crate::problem::{Problem, ProblemKind, Problems};
 
 /// Everything that the crate refuses.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,44 @@ pub enum Error {
         format: &'static str,
         /// The keys that the format knows.
         expected: String,
+    },
+    /// A format whose rows a task cannot learn from.
+    #[error("format `{format}` does not fit task `{task}`")]
+    FormatTask {
+        /// The format.
+        format: &'static str,
+        /// The task.
+        task: &'static str,
+    },
+    /// A file's columns lack what a task needs.
+    #[error("{}: the columns [{columns}] hold no {missing}", path.display())]
+    ColumnsMissing {
+        /// The file.
+        path: PathBuf,
+        /// The columns found, joined by commas.
+        columns: String,
+        /// What was looked for.
+        missing: &'static str,
+    },
+    /// A row's label is not one that the task can learn.
+    #[error("{kind}")]
+    Label {
+        /// What is wrong with it.
+        kind: ProblemKind,
+    },
+    /// The labels are no set of labels.
+    #[error("{found} label{s} in the data, expected at least 2", s = if *found == 1 { "" } else { "s" })]
+    FewLabels {
+        /// Distinct labels.
+        found: usize,
+    },
+    /// The tokenizer lacks a token that the task needs.
+    #[error("the tokenizer names no {token} token, which task `{task}` needs")]
+    SpecialMissing {
+        /// The token.
+        token: &'static str,
+        /// The task.
+        task: &'static str,
     },
     /// A tokenizer file is missing.
     #[error("no tokenizer in {}: {missing} is missing", folder.display())]
@@ -172,9 +210,13 @@ impl Error {
         match self {
             Self::Io { .. } => "data-io",
             Self::Encoding { .. } | Self::EncodingName { .. } => "data-encoding",
-            Self::FileKind { .. } | Self::FormatUnknown { .. } | Self::FormatAmbiguous { .. } => {
-                "data-format"
-            }
+            Self::FileKind { .. }
+            | Self::FormatUnknown { .. }
+            | Self::FormatAmbiguous { .. }
+            | Self::FormatTask { .. }
+            | Self::ColumnsMissing { .. } => "data-format",
+            Self::FewLabels { .. } | Self::Label { .. } => "data-labels",
+            Self::SpecialMissing { .. } => "tokenizer",
             Self::FieldName { .. } => "data-fields",
             Self::NoRows { .. } => "data-empty",
             Self::Rows { .. } => "data-rows",
@@ -203,6 +245,13 @@ impl Error {
             Self::FormatUnknown { .. } => {
                 "name the columns, for example `fields = { prompt = \"question\", completion = \"answer\" }`".into()
             }
+            Self::FormatTask { .. } => "remove `format`, or set `task` to the one that it belongs to".into(),
+            Self::ColumnsMissing { .. } => {
+                "name the columns: `fields = { text = \"..\", pair = \"..\", label = \"..\" }`, or tokens and tags".into()
+            }
+            Self::Label { .. } => "correct the row".into(),
+            Self::FewLabels { .. } => "name every label in `labels` under [data]; for numbers set `task = \"regression\"`".into(),
+            Self::SpecialMissing { .. } => "choose a base that was trained for this, such as BERT or RoBERTa".into(),
             Self::FormatAmbiguous { .. } => "set `format` under [data] to the one you mean".into(),
             Self::FieldName { .. } => "remove the key, or set `format` to the one that it belongs to".into(),
             Self::TokenizerMissing { .. } => {
@@ -230,6 +279,7 @@ impl Error {
             | Self::FileKind { path }
             | Self::NoRows { path }
             | Self::FormatUnknown { path, .. }
+            | Self::ColumnsMissing { path, .. }
             | Self::FormatAmbiguous { path, .. } => Some((path, None)),
             Self::Encoding { path, line, .. } => Some((path, Some(*line))),
             Self::Rows { problems } => {

@@ -3,6 +3,7 @@
 use crate::report::{Finding, Level, Report};
 use crate::sample::Maker;
 use crate::set::Set;
+use crate::task::Task;
 use crate::template::TemplateSource;
 
 /// Share of the rows from which truncations and duplicates are no accident.
@@ -14,6 +15,9 @@ pub(crate) fn findings(report: &Report, train: &Set, maker: &Maker<'_>) -> Vec<F
     about_tokens(report, train, maker, &mut list);
     about_rows(report, &mut list);
     about_template(report, train, maker, &mut list);
+    if let Some(labels) = &report.labels {
+        crate::label_report::findings(labels, &mut list);
+    }
     list.sort_by_key(|finding| finding.level);
     list
 }
@@ -39,7 +43,7 @@ fn about_tokens(report: &Report, train: &Set, maker: &Maker<'_>, list: &mut Vec<
         let bos = special.bos.and_then(|id| maker.tokenizer.token(id)).unwrap_or_default();
         warn(list, "double-bos", format!("{} with two {bos} at the start", many(doubled, "sample")));
     }
-    if special.eos.is_none() {
+    if special.eos.is_none() && maker.task == Task::Lm {
         let message = "the tokenizer names no end token: answers will not learn to stop";
         warn(list, "no-end-token", message.to_owned());
     }
@@ -54,7 +58,12 @@ fn about_tokens(report: &Report, train: &Set, maker: &Maker<'_>, list: &mut Vec<
     }
     if set.truncated as f64 > NOTICEABLE * set.rows as f64 {
         let samples = many(set.truncated, "sample");
-        warn(list, "truncated", format!("{samples} cut at {limit} tokens, where the answer does not end"));
+        let cost = if maker.task == Task::Lm {
+            "where the answer does not end"
+        } else {
+            "and their ends are not read"
+        };
+        warn(list, "truncated", format!("{samples} cut at {limit} tokens, {cost}"));
     }
     if set.unknown_share > 0.01 {
         let share = set.unknown_share * 100.0;
@@ -77,7 +86,7 @@ fn about_rows(report: &Report, list: &mut Vec<Finding>) {
         warn(
             list,
             "shared-rows",
-            format!("{rows} also trained on: the held-out loss will look better than it is"),
+            format!("{rows} also trained on: the held-out result will look better than it is"),
         );
     }
     if set.empty_answers > 0 {
@@ -89,10 +98,12 @@ fn about_rows(report: &Report, list: &mut Vec<Finding>) {
     }
     if report.shared_prompts > report.shared_rows {
         let rows = many(report.shared_prompts, "held-out row");
-        note(list, "shared-prompts", format!("{rows} with a prompt that is also trained on"));
+        let what = if report.labels.is_some() { "text" } else { "prompt" };
+        note(list, "shared-prompts", format!("{rows} with a {what} that is also trained on"));
     }
     if set.empty_prompts > 0 {
-        note(list, "empty-prompts", many(set.empty_prompts, "empty prompt"));
+        let what = if report.labels.is_some() { "empty text" } else { "empty prompt" };
+        note(list, "empty-prompts", many(set.empty_prompts, what));
     }
 }
 

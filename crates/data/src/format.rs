@@ -4,15 +4,22 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::benchmark::Benchmark;
 use crate::error::Error;
 use crate::problem::ProblemKind;
-use crate::read::{Row, Rows, kind_of};
+use crate::read::{Layout, Row, Rows};
+use crate::task::{Task, Written};
+pub use chat::{Message, Role};
+use chat::{conversation, fault_type};
+use labelled::Labelled;
+
+mod chat;
+mod labelled;
 
 /// The form of a file's rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
     /// Recognised by the columns.
@@ -30,9 +37,43 @@ pub enum Format {
     Sharegpt,
     /// `text`, or a plain text file.
     Text,
+    /// One or two texts and a label, or a number.
+    Classification,
+    /// `tokens` and `tags`: lists of one length.
+    TokenClassification,
+    /// One word and its tag a line, sentences apart by an empty line.
+    Conll,
+    /// A published benchmark's own files: `glue-cola`.
+    Benchmark(&'static str),
 }
 
 impl Format {
+    /// A published benchmark's format by its name.
+    pub fn benchmark(name: &str) -> Option<Self> {
+        Benchmark::find(name).map(|b| Self::Benchmark(b.name))
+    }
+
+    /// How a file of this format is laid out.
+    pub(crate) fn layout(self) -> Layout {
+        match self {
+            Self::Conll => Layout::Words,
+            Self::Benchmark(name) => Benchmark::find(name).map_or(Layout::Objects, |b| b.layout),
+            _ => Layout::Objects,
+        }
+    }
+
+    /// Whether a task can learn from its rows.
+    fn fits(self, task: Task) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Classification => matches!(task, Task::Classification { .. } | Task::Regression),
+            Self::TokenClassification | Self::Conll => task == Task::TokenClassification,
+            Self::Benchmark(name) => Benchmark::find(name).is_some_and(|b| b.fits(task)),
+            Self::Text => matches!(task, Task::Lm | Task::MaskedLm),
+            _ => task == Task::Lm,
+        }
+    }
+
     /// The name in run.toml.
     pub fn name(self) -> &'static str {
         match self {
@@ -43,6 +84,10 @@ impl Format {
             Self::Messages => "messages",
             Self::Sharegpt => "sharegpt",
             Self::Text => "text",
+            Self::Classification => "classification",
+            Self::TokenClassification => "token-classification",
+            Self::Conll => "conll",
+            Self::Benchmark(name) => name,
         }
     }
 }
@@ -65,12 +110,20 @@ pub struct Fields {
     pub output: Option<String>,
     /// messages and sharegpt: the list.
     pub messages: Option<String>,
-    /// text: the text.
+    /// text and classification: the text.
     pub text: Option<String>,
+    /// classification: the second text.
+    pub pair: Option<String>,
+    /// classification: the label.
+    pub label: Option<String>,
+    /// token-classification: the words.
+    pub tokens: Option<String>,
+    /// token-classification: their tags.
+    pub tags: Option<String>,
 }
 
 impl Fields {
-    fn pairs(&self) -> [(&'static str, Option<&str>); 8] {
+    fn pairs(&self) -> [(&'static str, Option<&str>); 12] {
         [
             ("prompt", self.prompt.as_deref()),
             ("completion", self.completion.as_deref()),
@@ -80,72 +133,15 @@ impl Fields {
             ("output", self.output.as_deref()),
             ("messages", self.messages.as_deref()),
             ("text", self.text.as_deref()),
+            ("pair", self.pair.as_deref()),
+            ("label", self.label.as_deref()),
+            ("tokens", self.tokens.as_deref()),
+            ("tags", self.tags.as_deref()),
         ]
     }
 
     fn is_set(&self, key: &str) -> bool {
         self.pairs().iter().any(|(name, value)| *name == key && value.is_some())
-    }
-}
-
-/// Who speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Role {
-    /// The system prompt.
-    System,
-    /// The system prompt of newer templates.
-    Developer,
-    /// The one who asks.
-    User,
-    /// The model.
-    Assistant,
-    /// A tool's result.
-    Tool,
-}
-
-impl Role {
-    /// The name that templates see.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::Developer => "developer",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-            Self::Tool => "tool",
-        }
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "system" => Self::System,
-            "developer" => Self::Developer,
-            "user" | "human" => Self::User,
-            "assistant" | "gpt" | "bot" | "model" | "chatgpt" | "function_call" => Self::Assistant,
-            "tool" | "function" | "observation" | "ipython" => Self::Tool,
-            _ => return None,
-        })
-    }
-}
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said.
-    pub content: String,
-    /// Other keys of the row's message (`tool_calls`, `name`), as templates see them.
-    pub extra: Map<String, Value>,
-    /// Whether an assistant's turn is learnt; OpenAI's `weight = 0` says no.
-    pub is_learnt: bool,
-}
-
-impl Message {
-    /// A turn without further keys.
-    pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), extra: Map::new(), is_learnt: true }
     }
 }
 
@@ -162,6 +158,20 @@ pub enum Record {
     },
     /// Text to learn as it stands.
     Text(String),
+    /// One or two texts and what they are to be answered with.
+    Labelled {
+        /// The texts.
+        texts: Vec<String>,
+        /// The label.
+        label: Written,
+    },
+    /// Words and their tags, as many.
+    Tagged {
+        /// The words.
+        words: Vec<String>,
+        /// The tags.
+        tags: Vec<String>,
+    },
 }
 
 /// A format with the columns that it reads in one file, and why.
@@ -179,6 +189,8 @@ enum Columns {
     Pair { prompt: String, completion: String, system: String },
     Chat { messages: String, system: String },
     Text { text: String },
+    Labelled { columns: Labelled, task: Task },
+    Benchmark(&'static str),
 }
 
 /// Pairs of columns that are a prompt and its answer in common data sets.
@@ -199,7 +211,15 @@ pub(crate) fn recognise(
     rows: &Rows,
     format: Format,
     fields: &Fields,
+    task: Task,
 ) -> Result<Recognised, Error> {
+    if !format.fits(task) {
+        return Err(Error::FormatTask { format: format.name(), task: task.name() });
+    }
+    let is_labelled = task.has_labels() || task == Task::Regression;
+    if is_labelled {
+        return labelled_rows(path, rows, format, fields, task);
+    }
     if rows.is_text {
         return Ok(Recognised {
             format: Format::Text,
@@ -229,6 +249,36 @@ pub(crate) fn recognise(
     Ok(Recognised { format, columns: resolve(format, fields, defaults, list), why })
 }
 
+fn labelled_rows(
+    path: &Path,
+    rows: &Rows,
+    format: Format,
+    fields: &Fields,
+    task: Task,
+) -> Result<Recognised, Error> {
+    if let Format::Benchmark(name) = format {
+        check_fields(format, fields)?;
+        let mut why = "`format` is set".to_owned();
+        if rows.skipped > 0 {
+            why.push_str(&format!("; {} broken lines passed over", rows.skipped));
+        }
+        return Ok(Recognised { format, columns: Columns::Benchmark(name), why });
+    }
+    let own = match (format, task) {
+        (Format::Conll, _) => Format::Conll,
+        (_, Task::TokenClassification) => Format::TokenClassification,
+        _ => Format::Classification,
+    };
+    check_fields(own, fields)?;
+    let columns = columns_of(rows);
+    let (found, why) = Labelled::find(&columns, fields, task).map_err(|missing| Error::ColumnsMissing {
+        path: path.to_owned(),
+        columns: columns.iter().copied().collect::<Vec<_>>().join(", "),
+        missing,
+    })?;
+    Ok(Recognised { format: own, columns: Columns::Labelled { columns: found, task }, why })
+}
+
 /// Names of all columns of the first thousand rows: later rows are held to what these show.
 fn columns_of(rows: &Rows) -> BTreeSet<&str> {
     rows.rows.iter().take(1000).flat_map(|row| row.fields.keys()).map(String::as_str).collect()
@@ -255,6 +305,9 @@ fn check_fields(format: Format, fields: &Fields) -> Result<(), Error> {
         Format::PromptCompletion | Format::QuestionAnswer => &["prompt", "completion", "system"],
         Format::Messages | Format::Sharegpt => &["messages", "system"],
         Format::Text => &["text"],
+        Format::Classification => &["text", "pair", "label"],
+        Format::TokenClassification => &["tokens", "tags"],
+        Format::Conll | Format::Benchmark(_) => &[],
     };
     for (key, value) in fields.pairs() {
         if value.is_some() && !known.contains(&key) {
@@ -280,7 +333,13 @@ fn resolve(format: Format, fields: &Fields, pair: (&str, &str), list: &str) -> C
             system,
         },
         Format::Messages | Format::Sharegpt => Columns::Chat { messages: or(&fields.messages, list), system },
-        Format::Text | Format::Auto => Columns::Text { text: or(&fields.text, "text") },
+        // The labelled ones have columns of their own, which are found elsewhere.
+        Format::Text
+        | Format::Auto
+        | Format::Classification
+        | Format::TokenClassification
+        | Format::Conll
+        | Format::Benchmark(_) => Columns::Text { text: or(&fields.text, "text") },
     }
 }
 
@@ -326,12 +385,24 @@ fn by_columns(path: &Path, columns: &BTreeSet<&str>, fields: &Fields) -> Result<
 }
 
 /// A field at fault and what is wrong with it.
-type Fault = (Option<String>, ProblemKind);
+pub(crate) type Fault = (Option<String>, ProblemKind);
 
 impl Recognised {
-    /// Reads one row.
-    pub(crate) fn record(&self, row: &Row) -> Result<Record, Fault> {
+    /// Reads one row; none if it is one that its benchmark leaves undecided.
+    pub(crate) fn record(&self, row: &Row) -> Result<Option<Record>, Fault> {
         match &self.columns {
+            Columns::Benchmark(name) => match Benchmark::find(name) {
+                Some(benchmark) => benchmark.record(row),
+                None => Ok(None),
+            },
+            _ => self.own_record(row).map(Some),
+        }
+    }
+
+    fn own_record(&self, row: &Row) -> Result<Record, Fault> {
+        match &self.columns {
+            Columns::Labelled { columns, task } => columns.record(row, *task),
+            Columns::Benchmark(_) => Err((None, ProblemKind::Missing)),
             Columns::Text { text } => Ok(Record::Text(required(row, text)?)),
             Columns::Pair { prompt, completion, system } => {
                 let mut messages = system_message(row, system)?;
@@ -364,7 +435,7 @@ fn system_message(row: &Row, column: &str) -> Result<Vec<Message>, Fault> {
     Ok(text.map(|text| Message::new(Role::System, text)).into_iter().collect())
 }
 
-fn required(row: &Row, column: &str) -> Result<String, Fault> {
+pub(crate) fn required(row: &Row, column: &str) -> Result<String, Fault> {
     optional(row, column)?.ok_or_else(|| (Some(column.to_owned()), ProblemKind::Missing))
 }
 
@@ -376,77 +447,6 @@ fn optional(row: &Row, column: &str) -> Result<Option<String>, Fault> {
         Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(Some(value.to_string())),
         Some(other) => Err(fault_type(column, "a string", other)),
     }
-}
-
-fn fault_type(field: &str, expected: &'static str, got: &Value) -> Fault {
-    (Some(field.to_owned()), ProblemKind::Type { expected, got: kind_of(got) })
-}
-
-fn conversation(row: &Row, column: &str, system: &str) -> Result<Vec<Message>, Fault> {
-    let list = match row.fields.get(column) {
-        None | Some(Value::Null) => return Err((Some(column.to_owned()), ProblemKind::Missing)),
-        Some(Value::Array(list)) => list,
-        Some(other) => return Err(fault_type(column, "a list of messages", other)),
-    };
-    let mut messages = Vec::with_capacity(list.len() + 1);
-    for (index, value) in list.iter().enumerate() {
-        let place = format!("{column}[{index}]");
-        let Value::Object(entry) = value else { return Err(fault_type(&place, "an object", value)) };
-        messages.push(message(entry, &place)?);
-    }
-    if !messages.iter().any(|m| m.role == Role::Assistant) {
-        return Err((Some(column.to_owned()), ProblemKind::NoAssistant));
-    }
-    if messages[0].role != Role::System {
-        messages.splice(0..0, system_message(row, system)?);
-    }
-    Ok(messages)
-}
-
-fn message(entry: &Map<String, Value>, place: &str) -> Result<Message, Fault> {
-    let at = |key: &str| format!("{place}.{key}");
-    let (role_key, content_key) = if entry.contains_key("role") || !entry.contains_key("from") {
-        ("role", "content")
-    } else {
-        ("from", "value")
-    };
-    let role = match entry.get(role_key) {
-        Some(Value::String(name)) => {
-            Role::parse(name).ok_or_else(|| (Some(at(role_key)), ProblemKind::Role { got: name.clone() }))?
-        }
-        None | Some(Value::Null) => return Err((Some(at(role_key)), ProblemKind::Missing)),
-        Some(other) => return Err(fault_type(&at(role_key), "a string", other)),
-    };
-    let content = match entry.get(content_key) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => joined_parts(parts, &at(content_key))?,
-        // A message that only calls tools has no content.
-        None | Some(Value::Null) if entry.contains_key("tool_calls") => String::new(),
-        None | Some(Value::Null) => return Err((Some(at(content_key)), ProblemKind::Missing)),
-        Some(other) => return Err(fault_type(&at(content_key), "a string", other)),
-    };
-    let weight = entry.get("weight");
-    let extra = entry.iter().filter(|(key, _)| ![role_key, content_key, "weight"].contains(&key.as_str()));
-    Ok(Message {
-        role,
-        content,
-        extra: extra.map(|(key, value)| (key.clone(), value.clone())).collect(),
-        is_learnt: weight.and_then(Value::as_f64) != Some(0.0),
-    })
-}
-
-fn joined_parts(parts: &[Value], place: &str) -> Result<String, Fault> {
-    let mut text = String::new();
-    for part in parts {
-        match (part.get("type").and_then(Value::as_str), part.get("text").and_then(Value::as_str)) {
-            (Some("text") | None, Some(piece)) => text.push_str(piece),
-            (kind, _) => {
-                let got = kind.unwrap_or("none").to_owned();
-                return Err((Some(place.to_owned()), ProblemKind::Part { got }));
-            }
-        }
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

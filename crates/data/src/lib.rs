@@ -8,12 +8,14 @@
 //! evaluate on, and the [`Report`].
 
 mod batch;
+mod benchmark;
 mod dataset;
 mod error;
 mod findings;
 #[cfg(test)]
 mod fixtures;
 mod format;
+mod label_report;
 mod problem;
 mod read;
 mod render;
@@ -22,6 +24,7 @@ mod sample;
 mod sampler;
 mod set;
 mod split;
+mod task;
 mod template;
 mod tokenizer;
 
@@ -29,6 +32,7 @@ pub use batch::{Batch, MicroLimit, micro_batches};
 pub use dataset::{DataSpec, Dataset, EvalSpec, TemplateChoice, inspect, load};
 pub use error::Error;
 pub use format::{Fields, Format, Message, Record, Role};
+pub use label_report::{LabelCounts, LabelReport, Values};
 pub use problem::{Problem, ProblemKind, Problems, SHOWN_PROBLEMS};
 pub use read::{Row, Rows, read_rows, rows_of};
 pub use render::{Style, render_report};
@@ -37,5 +41,6 @@ pub use report::{
 };
 pub use sample::{Example, Loss, Sample, prompt_tokens};
 pub use sampler::{BatchSize, Cursor, Sampler};
+pub use task::{IGNORED, Label, LabelSet, Task, Written};
 pub use template::{Layout, Rendering, Template, TemplateSource};
 pub use tokenizer::{GgufTokenizer, SpecialIds, Streamer, Tokenizer, TokenizerFiles};

@@ -96,6 +96,22 @@ pub enum ProblemKind {
         /// The part's type.
         got: String,
     },
+    /// A label that is none of the known ones.
+    #[error("label `{got}` is none of: {known}")]
+    Label {
+        /// The label.
+        got: String,
+        /// Some of the known ones.
+        known: String,
+    },
+    /// Words and tags differ in number.
+    #[error("{tags} tags for {words} words")]
+    Tags {
+        /// Words.
+        words: usize,
+        /// Tags.
+        tags: usize,
+    },
     /// A conversation has no turn to learn.
     #[error("no assistant turn")]
     NoAssistant,
@@ -181,6 +197,11 @@ impl Problems {
                 "roles are system, developer, user, assistant and tool (sharegpt: human, gpt)".into()
             }
             ProblemKind::Part { .. } => "leave out rows with images or sound".into(),
+            ProblemKind::Label { .. } => {
+                "correct the rows, or name every label in `labels` under [data]; a test split without labels cannot be used"
+                    .into()
+            }
+            ProblemKind::Tags { .. } => "give every word one tag".into(),
             ProblemKind::NoAssistant => "add the answer that is to be learnt, or remove the row".into(),
             ProblemKind::Template { .. } => {
                 "reorder the turns as the template wants, or set `template = \"chatml\"` under [data]".into()

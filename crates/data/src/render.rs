@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use unicode_width::UnicodeWidthChar;
 
+use crate::label_report::LabelReport;
 use crate::report::{Level, Piece, Report, SetReport};
 
 /// How a report is marked up.
@@ -31,6 +32,9 @@ pub fn render_report(report: &Report, style: Style, width: usize) -> String {
     files(report, style, &mut out);
     out.push('\n');
     table(report, &mut out);
+    if let Some(found) = &report.labels {
+        labels(found, &mut out);
+    }
     lengths("train", &report.train, width, &mut out);
     if let Some(eval) = &report.eval {
         lengths("eval", eval, width, &mut out);
@@ -76,17 +80,63 @@ fn table(report: &Report, out: &mut String) {
     row("rows", &|s| grouped(s.rows));
     row("samples", &|s| grouped(s.samples));
     row("tokens", &|s| grouped(s.tokens));
-    row("trained tokens", &|s| grouped(s.targets));
-    row("share trained", &|s| percent(s.trained_share));
+    let is_labelled = report.labels.is_some();
+    row(if is_labelled { "labels" } else { "trained tokens" }, &|s| grouped(s.targets));
+    if !is_labelled {
+        row("share trained", &|s| percent(s.trained_share));
+    }
     row("truncated", &|s| grouped(s.truncated));
     row("dropped, no target", &|s| grouped(s.dropped));
     row("duplicates", &|s| grouped(s.duplicates));
-    row("empty answers", &|s| grouped(s.empty_answers));
+    if is_labelled {
+        row("empty texts", &|s| grouped(s.empty_prompts));
+    } else {
+        row("empty answers", &|s| grouped(s.empty_answers));
+    }
     row("unknown tokens", &|s| percent(s.unknown_share));
     if report.eval.is_some() {
         let _ = writeln!(out, "{:<24}{:>28}", "eval rows also trained", grouped(report.shared_rows));
-        let _ = writeln!(out, "{:<24}{:>28}", "eval prompts also trained", grouped(report.shared_prompts));
+        let _ = writeln!(
+            out,
+            "{:<24}{:>28}",
+            if is_labelled { "eval texts also trained" } else { "eval prompts also trained" },
+            grouped(report.shared_prompts)
+        );
     }
+}
+
+/// Names of labels that are shown one by one.
+const SHOWN_LABELS: usize = 40;
+
+fn labels(report: &LabelReport, out: &mut String) {
+    out.push('\n');
+    let eval = report.eval.as_ref();
+    let _ = writeln!(out, "{:<24}{:>14}{:>14}", "label", "train", if eval.is_some() { "eval" } else { "" });
+    for (i, name) in report.names.iter().enumerate().take(SHOWN_LABELS) {
+        let held = eval.map(|e| grouped(e.counts[i])).unwrap_or_default();
+        let _ = writeln!(out, "{:<24}{:>14}{held:>14}", visible(name), grouped(report.train.counts[i]));
+    }
+    if report.names.len() > SHOWN_LABELS {
+        let _ = writeln!(out, "... and {} more labels", report.names.len() - SHOWN_LABELS);
+    }
+    let mut row = |name: &str, train: String, eval: Option<String>| {
+        let _ = writeln!(out, "{name:<24}{train:>14}{:>14}", eval.unwrap_or_default());
+    };
+    if let Some(values) = report.train.values {
+        let eval = eval.and_then(|e| e.values);
+        for (name, of) in [
+            ("smallest", (|v: &crate::Values| v.min) as fn(&crate::Values) -> f64),
+            ("mean", |v| v.mean),
+            ("largest", |v| v.max),
+            ("standard deviation", |v| v.deviation),
+        ] {
+            row(name, format!("{:.3}", of(&values)), eval.map(|v| format!("{:.3}", of(&v))));
+        }
+        return;
+    }
+    row("always the largest", percent(report.train.majority), eval.map(|e| percent(e.majority)));
+    let against = |n: u64| grouped(n);
+    row("labelled two ways", against(report.train.contradictions), eval.map(|e| against(e.contradictions)));
 }
 
 fn lengths(name: &str, set: &SetReport, width: usize, out: &mut String) {
@@ -131,7 +181,9 @@ fn previews(report: &Report, style: Style, width: usize, out: &mut String) {
     let _ = writeln!(out, "\nfirst samples as the model sees them ({legend}):");
     for preview in &report.previews {
         let place = visible(&preview.path.display().to_string());
-        let _ = writeln!(out, "\n{place}:{}, {} tokens", preview.line, grouped(preview.tokens));
+        let answer =
+            preview.answer.as_deref().map(|a| format!(", answer: {}", visible(a))).unwrap_or_default();
+        let _ = writeln!(out, "\n{place}:{}, {} tokens{answer}", preview.line, grouped(preview.tokens));
         pieces(&preview.pieces, style, width, out);
         let shown: u64 = preview.pieces.iter().map(|piece| u64::from(piece.tokens)).sum();
         if shown < preview.tokens {

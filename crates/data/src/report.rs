@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::label_report::LabelReport;
 use crate::sample::Sample;
+use crate::task::{IGNORED, Label, LabelSet};
 use crate::template::TemplateSource;
 use crate::tokenizer::Tokenizer;
 
@@ -24,6 +26,8 @@ pub struct Report {
     pub shared_rows: u64,
     /// Held-out rows whose prompt is also trained on.
     pub shared_prompts: u64,
+    /// Labels, or numbers to predict, where rows carry them.
+    pub labels: Option<LabelReport>,
     /// What deserves attention, the gravest first.
     pub findings: Vec<Finding>,
     /// The first training samples, token by token.
@@ -147,6 +151,8 @@ pub struct Preview {
     pub line: u64,
     /// Tokens of the whole sample.
     pub tokens: u64,
+    /// What it is to be answered with, where that is not its own tokens.
+    pub answer: Option<String>,
     /// The first of them as text.
     pub pieces: Vec<Piece>,
 }
@@ -162,6 +168,25 @@ pub struct Piece {
     pub labelled: bool,
 }
 
+/// A sample's label in words.
+pub(crate) fn answer_of(label: &Label, names: &LabelSet) -> Option<String> {
+    let name = |class: usize| names.names().get(class).cloned();
+    match label {
+        Label::Next => None,
+        Label::Class(class) => name(*class as usize),
+        Label::Classes(holds) => {
+            let held = holds.iter().enumerate().filter(|(_, h)| **h).filter_map(|(i, _)| name(i));
+            Some(held.collect::<Vec<_>>().join(", "))
+        }
+        Label::Value(value) => Some(value.to_string()),
+        Label::Tokens(_) if names.is_empty() => None,
+        Label::Tokens(tags) => {
+            let tags = tags.iter().filter(|&&t| t != IGNORED).filter_map(|&t| name(t as usize));
+            Some(tags.collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
 /// Text pieces of a sample's first `limit` tokens.
 pub fn pieces_of(sample: &Sample, tokenizer: &Tokenizer, limit: usize) -> Result<Vec<Piece>, Error> {
     let shown = sample.tokens.len().min(limit);
@@ -169,7 +194,11 @@ pub fn pieces_of(sample: &Sample, tokenizer: &Tokenizer, limit: usize) -> Result
     let piece = |(range, text): (std::ops::Range<usize>, String)| Piece {
         text,
         tokens: range.len() as u32,
-        labelled: sample.labelled[range.start],
+        labelled: match &sample.label {
+            Label::Next => sample.labelled[range.start],
+            Label::Tokens(all) => all[range.start] != IGNORED,
+            _ => false,
+        },
     };
     Ok(runs.into_iter().map(piece).collect())
 }

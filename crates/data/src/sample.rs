@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::format::{Message, Record, Role};
+use crate::task::{IGNORED, Label, LabelSet, Task};
 use crate::template::{Layout, Rendering, Template};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Encoded, Tokenizer};
 
 /// Which tokens are targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,12 +30,16 @@ pub enum Loss {
 }
 
 /// One sequence to learn.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
     /// Token ids.
     pub tokens: Vec<u32>,
-    /// Whether each token is a target; the first never is.
+    /// Whether each token is a target; the first never is. Empty where `label` says what is learnt.
     pub labelled: Vec<bool>,
+    /// Token types [tokens]; empty where all are 0.
+    pub types: Vec<u32>,
+    /// What it is to be answered with.
+    pub label: Label,
     /// Index of the file that it comes from, in the order of the report.
     pub file: u32,
     /// Line of its row in that file, from 1.
@@ -42,9 +47,10 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Tokens that count in the loss.
+    /// Tokens, labels or numbers that count in the loss; of a text to be masked, the tokens that can be.
     pub fn targets(&self) -> usize {
-        self.labelled.iter().filter(|&&is_target| is_target).count()
+        let next = || self.labelled.iter().filter(|&&is_target| is_target).count();
+        self.label.targets().unwrap_or_else(next)
     }
 }
 
@@ -89,10 +95,12 @@ pub(crate) struct Maker<'a> {
     pub(crate) template: &'a Template,
     pub(crate) loss: Loss,
     pub(crate) max_tokens: usize,
+    pub(crate) task: Task,
+    pub(crate) labels: &'a LabelSet,
 }
 
 /// Tokens of a rendering with their labels.
-struct Encoded {
+struct Rendered {
     tokens: Vec<u32>,
     labelled: Vec<bool>,
     /// Tokens before the last answer.
@@ -105,7 +113,16 @@ impl Maker<'_> {
     pub(crate) fn make(&self, record: &Record, file: u32, line: u64) -> Result<Made, Error> {
         let mut made = match record {
             Record::Chat { messages, tools } => self.chat(messages, tools.as_ref())?,
+            Record::Text(text) if self.task == Task::MaskedLm => self.masked(text)?,
             Record::Text(text) => self.text(text)?,
+            Record::Labelled { texts, label } => {
+                let label = self.labels.label(label, self.task).map_err(|kind| Error::Label { kind })?;
+                let mut made = Made::default();
+                let encoded = self.tokenizer.encode_texts(texts, self.max_tokens)?;
+                self.answered(encoded, label, &mut made);
+                made
+            }
+            Record::Tagged { words, tags } => self.tagged(words, tags)?,
         };
         for sample in &mut made.samples {
             (sample.file, sample.line) = (file, line);
@@ -150,11 +167,11 @@ impl Maker<'_> {
         Ok(made)
     }
 
-    fn encode(&self, rendering: &Rendering, messages: &[Message]) -> Result<Encoded, Error> {
+    fn encode(&self, rendering: &Rendering, messages: &[Message]) -> Result<Rendered, Error> {
         let last = rendering.answers.len().saturating_sub(1);
         let mut pieces = Pieces::new(self.tokenizer, self.template);
         let mut encoded =
-            Encoded { tokens: Vec::new(), labelled: Vec::new(), prompt: 0, ended: 0, endless: 0 };
+            Rendered { tokens: Vec::new(), labelled: Vec::new(), prompt: 0, ended: 0, endless: 0 };
         let mut labelled: Vec<bool> = Vec::new();
         let mut at = 0;
         let text = &rendering.text;
@@ -207,6 +224,51 @@ impl Maker<'_> {
         Ok(made)
     }
 
+    fn answered(&self, encoded: Encoded, label: Label, made: &mut Made) {
+        let (_, unknown) = self.counts(&encoded.tokens);
+        (made.tokens, made.unknown) = (encoded.whole as u64, unknown);
+        made.truncated = u64::from(encoded.is_cut);
+        let sample = Sample { tokens: encoded.tokens, types: encoded.types, label, ..Sample::default() };
+        if sample.targets() == 0 {
+            made.dropped += 1;
+        } else {
+            made.samples.push(sample);
+        }
+    }
+
+    /// Words with tags: the first token of a word carries its tag (Devlin 2019, section 5.3).
+    fn tagged(&self, words: &[String], tags: &[String]) -> Result<Made, Error> {
+        let tags = self.labels.tags(tags).map_err(|kind| Error::Label { kind })?;
+        let encoded = self.tokenizer.encode_words(words, self.max_tokens)?;
+        let tag = |word: &Option<u32>| word.and_then(|w| tags.get(w as usize).copied()).unwrap_or(IGNORED);
+        let label = Label::Tokens(encoded.words.iter().map(tag).collect());
+        let mut made = Made::default();
+        self.answered(encoded, label, &mut made);
+        Ok(made)
+    }
+
+    /// A document of which tokens will be hidden: a long one becomes several samples, each with the special tokens
+    /// around it, which are never hidden.
+    fn masked(&self, text: &str) -> Result<Made, Error> {
+        let mut made = Made::default();
+        let (before, after) = self.tokenizer.around()?;
+        let tokens = self.tokenizer.encode(text)?;
+        self.count(&tokens, &mut made);
+        let room = self.max_tokens.saturating_sub(before.len() + after.len()).max(1);
+        for piece in tokens.chunks(room) {
+            let tokens = [&before, piece, &after].concat();
+            let hidable = |&id: &u32| if self.tokenizer.is_special(id) { IGNORED } else { id };
+            let label = Label::Tokens(tokens.iter().map(hidable).collect());
+            let sample = Sample { tokens, label, ..Sample::default() };
+            if sample.targets() == 0 {
+                made.dropped += 1;
+            } else {
+                made.samples.push(sample);
+            }
+        }
+        Ok(made)
+    }
+
     /// Tokens, and those among them that stand for unknown text.
     pub(crate) fn counts(&self, tokens: &[u32]) -> (u64, u64) {
         let unknown = tokens.iter().filter(|&&id| self.tokenizer.is_unknown(id)).count();
@@ -240,7 +302,7 @@ impl Maker<'_> {
         if let Some(first) = labelled.first_mut() {
             *first = false;
         }
-        let sample = Sample { tokens, labelled, file: 0, line: 0 };
+        let sample = Sample { tokens, labelled, ..Sample::default() };
         if sample.targets() == 0 {
             made.dropped += 1;
         } else {

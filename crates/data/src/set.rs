@@ -28,6 +28,9 @@ pub(crate) struct Part {
     pub(crate) content: ContentHash,
     pub(crate) prompt: ContentHash,
     pub(crate) is_text: bool,
+    pub(crate) is_chat: bool,
+    /// What a labelled row says, as it is written.
+    pub(crate) texts: Vec<String>,
     pub(crate) has_empty_answer: bool,
     pub(crate) has_empty_prompt: bool,
     pub(crate) spells_special: bool,
@@ -61,6 +64,7 @@ impl Set {
                     let kind = match error {
                         Error::Template { what } => ProblemKind::Template { what },
                         Error::Tokenize { what, .. } => ProblemKind::Tokenize { what },
+                        Error::Label { kind } => kind,
                         other => return Err(other),
                     };
                     let file = files[item.file as usize].path.clone();
@@ -155,6 +159,8 @@ impl Part {
             content: hash_of(&item.record),
             prompt: hash_of_prompt(&item.record),
             is_text: matches!(item.record, Record::Text(_)),
+            is_chat: matches!(item.record, Record::Chat { .. }),
+            texts: Vec::new(),
             has_empty_answer: false,
             has_empty_prompt: false,
             spells_special: false,
@@ -167,6 +173,15 @@ impl Part {
         };
         match &item.record {
             Record::Text(text) => look(text),
+            Record::Labelled { texts, .. } => {
+                texts.iter().for_each(|text| look(text));
+                part.has_empty_prompt = texts.iter().any(|text| text.trim().is_empty());
+                part.texts.clone_from(texts);
+            }
+            Record::Tagged { words, .. } => {
+                words.iter().for_each(|word| look(word));
+                part.texts = vec![words.join(" ")];
+            }
             Record::Chat { messages, .. } => {
                 for message in messages {
                     look(&message.content);
@@ -193,6 +208,8 @@ impl Part {
                 content,
                 prompt: content,
                 is_text: true,
+                is_chat: false,
+                texts: Vec::new(),
                 has_empty_answer: false,
                 has_empty_prompt: false,
                 spells_special: false,

@@ -16,6 +16,11 @@ pub(crate) fn hash_of(record: &Record) -> ContentHash {
     match record {
         Record::Text(text) => hash([("", text.as_str())]),
         Record::Chat { messages, .. } => hash(messages.iter().map(|m| (m.role.name(), m.content.as_str()))),
+        Record::Labelled { texts, label } => {
+            let label = label.text();
+            hash(texts.iter().map(|t| ("text", t.as_str())).chain([("label", label.as_str())]))
+        }
+        Record::Tagged { words, tags } => hash(words.iter().chain(tags).map(|word| ("word", word.as_str()))),
     }
 }
 
@@ -23,6 +28,8 @@ pub(crate) fn hash_of(record: &Record) -> ContentHash {
 pub(crate) fn hash_of_prompt(record: &Record) -> ContentHash {
     match record {
         Record::Text(_) => hash_of(record),
+        Record::Labelled { texts, .. } => hash(texts.iter().map(|t| ("text", t.as_str()))),
+        Record::Tagged { words, .. } => hash(words.iter().map(|word| ("word", word.as_str()))),
         Record::Chat { messages, .. } => {
             let last = messages.iter().rposition(|m| m.role == Role::Assistant).unwrap_or(messages.len());
             hash(messages[..last].iter().map(|m| (m.role.name(), m.content.as_str())))

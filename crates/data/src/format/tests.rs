@@ -11,13 +11,14 @@ fn rows(values: &[Value]) -> Rows {
 }
 
 fn auto(values: &[Value]) -> Result<Recognised, Error> {
-    recognise(Path::new("a.jsonl"), &rows(values), Format::Auto, &Fields::default())
+    recognise(Path::new("a.jsonl"), &rows(values), Format::Auto, &Fields::default(), Task::Lm)
 }
 
 fn texts(recognised: &Recognised, value: Value) -> Vec<(Role, String)> {
-    match recognised.record(&rows(&[value]).rows[0]).unwrap() {
+    match recognised.record(&rows(&[value]).rows[0]).unwrap().unwrap() {
         Record::Chat { messages, .. } => messages.into_iter().map(|m| (m.role, m.content)).collect(),
         Record::Text(text) => vec![(Role::User, text)],
+        other => panic!("{other:?}"),
     }
 }
 
@@ -70,7 +71,7 @@ fn unknown_columns_are_listed() {
 fn fields_name_the_columns_and_imply_the_format() {
     let fields = Fields { prompt: Some("q".into()), completion: Some("a".into()), ..Fields::default() };
     let rows_ = rows(&[json!({"q": "1+1?", "a": 2, "text": "x"})]);
-    let found = recognise(Path::new("a"), &rows_, Format::Auto, &fields).unwrap();
+    let found = recognise(Path::new("a"), &rows_, Format::Auto, &fields, Task::Lm).unwrap();
     assert_eq!(found.format, Format::PromptCompletion);
     let expected = vec![(Role::User, "1+1?".to_owned()), (Role::Assistant, "2".to_owned())];
     assert_eq!(texts(&found, json!({"q": "1+1?", "a": 2})), expected);
@@ -79,7 +80,7 @@ fn fields_name_the_columns_and_imply_the_format() {
 #[test]
 fn fields_of_another_format_are_refused() {
     let fields = Fields { text: Some("q".into()), ..Fields::default() };
-    let found = recognise(Path::new("a"), &rows(&[json!({"q": "x"})]), Format::Alpaca, &fields);
+    let found = recognise(Path::new("a"), &rows(&[json!({"q": "x"})]), Format::Alpaca, &fields, Task::Lm);
     assert!(matches!(found, Err(Error::FieldName { key: "text", .. })));
 }
 
@@ -109,7 +110,7 @@ fn messages_with_parts_tools_and_weight() {
         {"role": "assistant", "content": null, "tool_calls": [1], "weight": 0},
         {"role": "assistant", "content": "done"},
     ]});
-    let Record::Chat { messages, tools } = found.record(&rows(&[row]).rows[0]).unwrap() else {
+    let Record::Chat { messages, tools } = found.record(&rows(&[row]).rows[0]).unwrap().unwrap() else {
         panic!("chat")
     };
     assert_eq!(messages[0].content, "ab");

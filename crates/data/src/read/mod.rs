@@ -2,6 +2,7 @@
 
 mod encoding;
 mod json;
+mod lines;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -35,26 +36,54 @@ pub struct Rows {
     pub encoding: String,
     /// Whether the file is plain text: one row with the column `text`.
     pub is_text: bool,
+    /// Broken lines that a benchmark is known for, passed over.
+    pub skipped: u64,
+}
+
+/// How the rows lie in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// As the file's ending says.
+    Objects,
+    /// Cells apart by tabs, without quoting.
+    Tabs {
+        /// Names of the cells where the file has no header.
+        columns: Option<&'static [&'static str]>,
+        /// Whether lines with too few cells are passed over.
+        skips_short: bool,
+    },
+    /// One word a line.
+    Words,
 }
 
 /// Reads a file; its ending says what it holds. Bad rows are collected, a file that is wrong as a whole is an error.
 ///
 /// `encoding` is a WHATWG label; without it the file must be UTF-8 (or carry the byte order mark of UTF-16).
 pub fn read_rows(path: &Path, encoding: Option<&str>) -> Result<Rows, Error> {
-    Kind::of(path)?;
+    read_as(path, encoding, Layout::Objects)
+}
+
+/// Reads a file of a layout that its format knows.
+pub(crate) fn read_as(path: &Path, encoding: Option<&str>, layout: Layout) -> Result<Rows, Error> {
+    let kind = Kind::under(path, layout)?;
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    rows_of(path, bytes, encoding)
+    rows_in(path, bytes, encoding, kind)
 }
 
 /// Reads a file's bytes; the path gives its kind and its name in errors.
 pub fn rows_of(path: &Path, bytes: Vec<u8>, encoding: Option<&str>) -> Result<Rows, Error> {
-    let kind = Kind::of(path)?;
+    rows_in(path, bytes, encoding, Kind::of(path)?)
+}
+
+fn rows_in(path: &Path, bytes: Vec<u8>, encoding: Option<&str>, kind: Kind) -> Result<Rows, Error> {
     let (text, encoding) = encoding::decode(path, bytes, encoding)?;
     let mut sink = Sink { path: path.to_owned(), rows: Rows { encoding, ..Rows::default() } };
     match kind {
         Kind::JsonLines => json::lines(&text, &mut sink),
         Kind::Json => json::document(&text, &mut sink),
         Kind::Table { separator } => table::rows(&text, separator, &mut sink),
+        Kind::Tabs { columns, skips_short } => lines::tabs(&text, columns, skips_short, &mut sink),
+        Kind::Words => lines::words(&text, &mut sink),
         Kind::Text => {
             if !text.trim().is_empty() {
                 let fields = Map::from_iter([("text".to_owned(), Value::String(text))]);
@@ -75,9 +104,19 @@ enum Kind {
     Json,
     Table { separator: Option<u8> },
     Text,
+    Tabs { columns: Option<&'static [&'static str]>, skips_short: bool },
+    Words,
 }
 
 impl Kind {
+    fn under(path: &Path, layout: Layout) -> Result<Self, Error> {
+        match layout {
+            Layout::Objects => Self::of(path),
+            Layout::Tabs { columns, skips_short } => Ok(Self::Tabs { columns, skips_short }),
+            Layout::Words => Ok(Self::Words),
+        }
+    }
+
     fn of(path: &Path) -> Result<Self, Error> {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         match ending.as_str() {

@@ -13,7 +13,9 @@ fn assistant(text: &str) -> Message {
 }
 
 fn make(tokenizer: &Tokenizer, template: &Template, loss: Loss, record: &Record) -> Made {
-    Maker { tokenizer, template, loss, max_tokens: 1000 }.make(record, 0, 1).unwrap()
+    Maker { tokenizer, template, loss, max_tokens: 1000, task: Task::Lm, labels: &LabelSet::default() }
+        .make(record, 0, 1)
+        .unwrap()
 }
 
 fn chat(messages: Vec<Message>) -> Record {
@@ -134,9 +136,16 @@ fn long_samples_are_cut_and_empty_ones_dropped() {
     let record = chat(vec![user("What is 48 + 24?"), assistant("48 + 24 = 72.")]);
     let whole = make(&tokenizer, &template, Loss::Assistant, &record).samples.remove(0);
     let at = |max_tokens| {
-        Maker { tokenizer: &tokenizer, template: &template, loss: Loss::Assistant, max_tokens }
-            .make(&record, 0, 1)
-            .unwrap()
+        Maker {
+            tokenizer: &tokenizer,
+            template: &template,
+            loss: Loss::Assistant,
+            max_tokens,
+            task: Task::Lm,
+            labels: &LabelSet::default(),
+        }
+        .make(&record, 0, 1)
+        .unwrap()
     };
     let first = whole.labelled.iter().position(|&l| l).unwrap();
     let made = at(first + 2);
@@ -152,7 +161,15 @@ fn a_long_text_becomes_chunks_that_predict_each_token_once() {
     let tokenizer = fixtures::pieces(None);
     let text = "The luthier carves the top plate from spruce and the back from maple. ".repeat(9);
     let template = Template::none();
-    let maker = Maker { tokenizer: &tokenizer, template: &template, loss: Loss::Assistant, max_tokens: 16 };
+    let labels = LabelSet::default();
+    let maker = Maker {
+        tokenizer: &tokenizer,
+        template: &template,
+        loss: Loss::Assistant,
+        max_tokens: 16,
+        task: Task::Lm,
+        labels: &labels,
+    };
     let made = maker.make(&Record::Text(text.clone()), 0, 1).unwrap();
     assert!(made.samples.len() > 3 && made.samples.iter().all(|s| s.tokens.len() <= 16));
     let mut tokens = vec![made.samples[0].tokens[0]];
@@ -190,7 +207,15 @@ fn loss_all_needs_no_spans() {
     let record = chat(vec![user("ab"), assistant("cd")]);
     let made = make(&tokenizer, &template, Loss::All, &record);
     assert_eq!(shown(&tokenizer, &made.samples[0]), "<[ba><dc>]");
-    let maker = Maker { tokenizer: &tokenizer, template: &template, loss: Loss::Last, max_tokens: 100 };
+    let labels = LabelSet::default();
+    let maker = Maker {
+        tokenizer: &tokenizer,
+        template: &template,
+        loss: Loss::Last,
+        max_tokens: 100,
+        task: Task::Lm,
+        labels: &labels,
+    };
     assert!(matches!(maker.make(&record, 0, 1), Err(Error::TemplateSpans { .. })));
 }
 

@@ -81,7 +81,7 @@ impl Tokenizer {
             Some(tree) => Some(build(&tree, &[])?),
             None => None,
         };
-        let special = SpecialIds { bos: gguf.bos, eos: gguf.eos, pad: gguf.pad, unk: gguf.unk };
+        let special = SpecialIds { bos: gguf.bos, eos: gguf.eos, pad: gguf.pad, unk: gguf.unk, mask: None };
         let template = check_template_size(gguf.chat_template.clone())?;
         let files = vec![
             ("tokenizer.json".to_owned(), bytes),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{SpecialIds, Tokenizer};
+use super::{SpecialIds, Tokenizer, parts};
 use crate::error::Error;
 
 /// Largest file: the largest known vocabularies (262k tokens) take 33 MiB.
@@ -51,18 +51,39 @@ impl TokenizerFiles {
             }
             std::fs::read(&path).map(Some).map_err(|source| Error::Io { path, source })
         };
-        let tokenizer = read("tokenizer.json")?.ok_or_else(|| Error::TokenizerMissing {
-            folder: folder.to_owned(),
-            missing: "tokenizer.json",
-        })?;
+        let config = read("tokenizer_config.json")?;
+        let tokenizer = match read("tokenizer.json")? {
+            Some(bytes) => bytes,
+            None => from_parts(&read, config.as_deref())?.ok_or_else(|| Error::TokenizerMissing {
+                folder: folder.to_owned(),
+                missing: "tokenizer.json",
+            })?,
+        };
         Ok(Self {
             tokenizer,
-            config: read("tokenizer_config.json")?,
+            config,
             special_tokens: read("special_tokens_map.json")?,
             generation: read("generation_config.json")?,
             template: read("chat_template.jinja")?,
         })
     }
+}
+
+type Read<'a> = &'a dyn Fn(&str) -> Result<Option<Vec<u8>>, Error>;
+
+/// A tokenizer.json made of the files that older models have in its place; none if they are not there either.
+fn from_parts(read: Read<'_>, config: Option<&[u8]>) -> Result<Option<Vec<u8>>, Error> {
+    let config = config.map_or(Ok(Value::Null), |bytes| parse("tokenizer_config.json", bytes))?;
+    let text = |name: &str, bytes: Vec<u8>| {
+        String::from_utf8(bytes).or_else(|_| refuse(format!("{name} is not UTF-8")))
+    };
+    if let Some(vocab) = read("vocab.txt")? {
+        let tree = parts::word_piece(&text("vocab.txt", vocab)?, &config)?;
+        return Ok(Some(tree.to_string().into_bytes()));
+    }
+    let (Some(vocab), Some(merges)) = (read("vocab.json")?, read("merges.txt")?) else { return Ok(None) };
+    let tree = parts::byte_level(parse("vocab.json", &vocab)?, &text("merges.txt", merges)?, &config)?;
+    Ok(Some(tree.to_string().into_bytes()))
 }
 
 impl Tokenizer {
@@ -99,6 +120,9 @@ impl Tokenizer {
             eos: named("eos_token").or_else(|| first_id("eos_token_id")),
             pad: named("pad_token").or_else(|| first_id("pad_token_id")),
             unk: named("unk_token").or_else(|| unk_of_model(&main, &tree)),
+            // A folder that names none may still have been trained with one.
+            mask: named("mask_token")
+                .or_else(|| ["[MASK]", "<mask>"].into_iter().find_map(|t| main.token_to_id(t))),
         };
         let template = template_of(&files, &config)?;
         let mut kept = vec![("tokenizer.json".to_owned(), files.tokenizer)];
@@ -111,6 +135,7 @@ impl Tokenizer {
             kept.extend(bytes.map(|bytes| (name.to_owned(), bytes)));
         }
         let mut tokenizer = Self::assemble(main, continuation, special, template, kept);
+        tokenizer.spaces_words = is_byte_level(&tree) && tokenizer.continuation.is_none();
         tokenizer.stops.extend(ids_of(&generation, "eos_token_id"));
         tokenizer.stops = distinct(&tokenizer.stops, tokenizer.vocab);
         tokenizer.adds_bos = match config.get("add_bos_token").and_then(Value::as_bool) {
@@ -143,6 +168,7 @@ impl Tokenizer {
             stops: special.eos.into_iter().collect(),
             adds_bos: false,
             drops_unknown: false,
+            spaces_words: false,
             template,
             vocab,
             specials,
@@ -323,6 +349,13 @@ fn drop_prefix(pre_tokenizer: &mut Value) -> bool {
         _ => {}
     }
     found
+}
+
+/// Whether words become the bytes that they are written in, as GPT-2's do.
+fn is_byte_level(tree: &Value) -> bool {
+    let is_it = |part: &Value| part["type"] == "ByteLevel";
+    let part = &tree["pre_tokenizer"];
+    is_it(part) || part["pretokenizers"].as_array().is_some_and(|all| all.iter().any(is_it))
 }
 
 fn named_token(tokenizer: &tokenizers::Tokenizer, config: &Value, map: &Value, key: &str) -> Option<u32> {

@@ -5,7 +5,9 @@
 
 mod gguf;
 mod load;
+mod parts;
 mod stream;
+mod texts;
 mod to_gguf;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,7 @@ pub use gguf::GgufTokenizer;
 pub(crate) use load::TEMPLATE_LIMIT;
 pub use load::TokenizerFiles;
 pub use stream::Streamer;
+pub(crate) use texts::Encoded;
 
 /// Longest text that is turned into tokens at once: a whole book series.
 const TEXT_LIMIT: usize = 1 << 30;
@@ -33,6 +36,8 @@ pub struct SpecialIds {
     pub pad: Option<u32>,
     /// Stands for what the vocabulary does not have.
     pub unk: Option<u32>,
+    /// Hides a token that is to be guessed.
+    pub mask: Option<u32>,
 }
 
 /// A model's tokenizer with its special tokens and chat template.
@@ -46,6 +51,8 @@ pub struct Tokenizer {
     stops: Vec<u32>,
     adds_bos: bool,
     drops_unknown: bool,
+    /// Byte-level, and puts no space before a text: a word by itself would be the middle of one.
+    spaces_words: bool,
     template: Option<String>,
     vocab: usize,
     /// Content of each special token and its id, longest first.

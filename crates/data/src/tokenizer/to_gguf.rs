@@ -31,7 +31,7 @@ impl Tokenizer {
         let merges = merges.iter().map(pair).collect::<Option<Vec<_>>>();
         let Some(merges) = merges else { return refuse("tokenizer.json: a merge is not a pair") };
         let (tokens, token_types) = self.tokens(&tree, vocab, rows)?;
-        let SpecialIds { bos, eos, pad, unk } = self.special();
+        let SpecialIds { bos, eos, pad, unk, mask: _ } = self.special();
         let mut gguf = GgufTokenizer {
             tokens,
             token_types,
