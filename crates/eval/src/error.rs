@@ -40,6 +40,30 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A file that cannot be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file that holds no predictions.
+    #[error("{path}:{line}: not a prediction: {reason}", path = path.display())]
+    Predictions {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// Why not.
+        reason: String,
+    },
+    /// Predictions on other rows.
+    #[error("the results are not on the same rows: {reason}")]
+    OtherRows {
+        /// What differs.
+        reason: String,
+    },
     /// From generation.
     #[error(transparent)]
     Decode(#[from] luthier_decode::Error),
@@ -56,7 +80,9 @@ impl Error {
             Self::Empty => "eval-empty",
             Self::TooLong { .. } => "eval-too-long",
             Self::NotFinite { .. } => "eval-not-finite",
-            Self::Io { .. } => "io",
+            Self::Io { .. } | Self::Unreadable { .. } => "io",
+            Self::Predictions { .. } => "eval-predictions",
+            Self::OtherRows { .. } => "eval-other-rows",
             Self::Decode(e) => e.code(),
             Self::Data(e) => e.code(),
         }
@@ -73,7 +99,9 @@ impl Error {
             Self::NotFinite { .. } => {
                 Some("the weights or the adapter hold values that overflow; try compute = \"f32\"".into())
             }
-            Self::Io { .. } => None,
+            Self::Predictions { .. } => Some("name a file that `luthier eval --predictions FILE` wrote".into()),
+            Self::OtherRows { .. } => Some("measure both on the same held-out file".into()),
+            Self::Io { .. } | Self::Unreadable { .. } => None,
             Self::Decode(e) => e.help(),
             Self::Data(e) => e.help(),
         }

@@ -50,6 +50,36 @@ pub fn wilson(hits: usize, n: usize) -> Interval {
     Interval { low: (middle - half).max(0.0), high: (middle + half).min(1.0) }
 }
 
+/// Rows drawn again with replacement, 2,000 times: the same draws for the same number of rows and seed, so that what is
+/// measured on them is paired.
+pub fn resamples(rows: usize, seed: u64) -> impl Iterator<Item = Vec<usize>> {
+    let key = Key::new(seed, Stream::Sampling).at("bootstrap");
+    (0..RESAMPLES)
+        .map(move |r| (0..rows as u64).map(|i| (key.uniform(r, i) * rows as f64) as usize).collect())
+}
+
+/// Percentiles 2.5 and 97.5. Values that are no number (a correlation where a draw is constant) are left out; without any
+/// other, there is no interval.
+pub fn percentiles(values: impl Iterator<Item = f64>) -> Option<Interval> {
+    let mut values = values.filter(|v| !v.is_nan()).collect::<Vec<_>>();
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| values[(share * (values.len() - 1) as f64).round() as usize];
+    (!values.is_empty()).then(|| Interval { low: at(0.025), high: at(0.975) })
+}
+
+/// McNemar's test (1947) of two answerers on the same rows, exact: the two-sided probability of so uneven a share of the
+/// rows that only one of them answers rightly, were both alike. `a`, `b`: rows that only the first, only the second has
+/// right.
+pub fn mcnemar(a: u64, b: u64) -> f64 {
+    let (n, k) = (a + b, a.min(b));
+    let (mut log, mut tail) = (-(n as f64) * std::f64::consts::LN_2, 0.0);
+    for i in 0..=k {
+        tail += log.exp();
+        log += ((n - i) as f64 / (i + 1) as f64).ln();
+    }
+    (2.0 * tail).min(1.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

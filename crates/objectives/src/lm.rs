@@ -9,12 +9,19 @@ use luthier_tensor::Tape;
 pub struct LanguageModelling;
 
 impl Objective for LanguageModelling {
-    fn tokens(&self, batch: &Batch) -> usize {
-        batch.targets.len()
+    fn weight(&self, _: &Run, batch: &Batch) -> f64 {
+        batch.targets.len() as f64
     }
 
     fn loss(&self, model: &Model, tape: &Tape, run: &Run, batch: &Batch) -> Loss {
         let loss = model.loss(tape, run, &batch.target_rows, &batch.targets);
-        Loss { sum: loss.sum, tokens: batch.targets.len(), each: loss.rows }
+        Loss {
+            sum: loss.sum,
+            tokens: batch.targets.len(),
+            weight: self.weight(run, batch),
+            each: loss.rows,
+            counts: batch.count_by_sample(&batch.target_rows),
+            scores: None,
+        }
     }
 }

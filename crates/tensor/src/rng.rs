@@ -23,6 +23,8 @@ pub enum Stream {
     Sampling = 6,
     /// Anything in a test.
     Test = 7,
+    /// Which tokens a masked language model must guess.
+    Masking = 8,
 }
 
 /// Where numbers are drawn.
