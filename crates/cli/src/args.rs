@@ -136,9 +136,12 @@ pub struct EvalArgs {
     /// a mark before a number (--answer "####"), or a regular expression with a group.
     #[arg(long, value_name = "PATTERN")]
     pub answer: Option<String>,
-    /// Write every prompt and answer, one a line.
-    #[arg(long, value_name = "FILE", requires = "answer")]
+    /// Write every row and answer, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
+    /// Compare with the --predictions of another model on the same rows: paired bootstrap, and McNemar's test.
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
     /// Longest generated answer.
     #[arg(long, default_value_t = 256, value_name = "TOKENS")]
     pub max_tokens: usize,

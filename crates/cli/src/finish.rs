@@ -93,7 +93,18 @@ fn figures(finished: &Finished) -> Vec<(String, String)> {
             "lower by (95 % interval)",
             format!("{} % ({} to {})", percent(proof.fall), percent(low), percent(high)),
         );
-        add("perplexity", format!("{:.2} → {:.2}", proof.before.perplexity, proof.after.perplexity));
+        for metric in &proof.metrics {
+            let value = |v: Option<f64>| v.map_or_else(|| "not defined".to_owned(), |v| format!("{v:.4}"));
+            let range =
+                metric.interval.map(|i| format!(" ({:.4} to {:.4})", i.low, i.high)).unwrap_or_default();
+            add(metric.name, format!("{} → {}{range}", value(metric.before), value(metric.after)));
+        }
+        if let Some(majority) = proof.majority {
+            add("always the largest label", format!("{majority:.4}"));
+        }
+        if proof.metrics.is_empty() {
+            add("perplexity", format!("{:.2} → {:.2}", proof.before.perplexity, proof.after.perplexity));
+        }
         add("largest change of a logit", format!("{:.3}", proof.largest_logit_change));
     }
     add("trained parameters", count(finished.trainable_parameters as u64));

@@ -78,10 +78,13 @@ impl Screen<'_> {
                     format!("step {step}/{steps}  loss {loss:.4}  {rate} tokens/s  {left} left")
                 });
             }
-            Event::Eval { step, loss, perplexity, best, .. } => {
+            Event::Eval { step, loss, perplexity, best, metrics, .. } => {
                 let best = if *best && *step > 0 { ", the best so far" } else { "" };
-                self.output
-                    .note(&format!("step {step}: held-out loss {loss:.4}, perplexity {perplexity:.2}{best}"));
+                let rest = match metrics {
+                    Some(metrics) => metrics.listed().map(|(n, v)| format!(", {n} {v:.4}")).collect(),
+                    None => format!(", perplexity {perplexity:.2}"),
+                };
+                self.output.note(&format!("step {step}: held-out loss {loss:.4}{rest}{best}"));
             }
             Event::Note { message } => self.output.note(message),
             Event::Saved { .. } => {}

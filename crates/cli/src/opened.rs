@@ -7,7 +7,7 @@ use luthier_data::Tokenizer;
 use luthier_decode::{Generated, Generator, Sampling, Settings, Stop};
 use luthier_models::{Applied, Model};
 use luthier_tensor::DType;
-use luthier_train::{Base, open_adapted, read_adapter};
+use luthier_train::{Base, open_adapted, open_for_adapter, read_adapter};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,7 @@ impl Opened {
     /// Opens what the command line names.
     pub fn new(name: &str, adapter: Option<&Path>, compute: ComputeArg) -> Result<Self, CliError> {
         let (base, adapter) = find(name, adapter)?;
-        Self::of(Base::open(&base)?, adapter, dtype(compute))
+        Self::of(open_for_adapter(&base, adapter.as_deref())?, adapter, dtype(compute))
     }
 
     /// Loads a base and an adapter. Weights stay as the files hold them.

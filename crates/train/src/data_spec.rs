@@ -1,7 +1,7 @@
 //! From `[data]` of a configuration to what the data crate reads: one translation for training, evaluation and the doctor.
 use crate::error::Error;
-use luthier_config::{Eval, Format as Written, LossOn, Run, Template};
-use luthier_data::{DataSpec, EvalSpec, Fields, Format, Loss, TemplateChoice};
+use luthier_config::{Eval, Format as Written, LossOn, Run, Task as Asked, Template};
+use luthier_data::{DataSpec, EvalSpec, Fields, Format, Loss, Task, TemplateChoice};
 use serde_json::Value;
 
 /// `[data]` as the data crate takes it. A template file is read here; no row is.
@@ -29,6 +29,25 @@ pub fn data_spec(run: &Run) -> Result<DataSpec, Error> {
         encoding: data.encoding.clone(),
         template: template(run)?,
         seed: run.seed,
+        task: task(run)?,
+        labels: data.labels.clone(),
+        preferred_labels: None,
+    })
+}
+
+/// What the model learns to answer.
+fn task(run: &Run) -> Result<Task, Error> {
+    Ok(match run.task {
+        Asked::Lm => Task::Lm,
+        Asked::Classification => Task::Classification { multi_label: run.data.multi_label },
+        Asked::Regression => Task::Regression,
+        Asked::TokenClassification => Task::TokenClassification,
+        Asked::MaskedLm => Task::MaskedLm,
+        Asked::Seq2seq => {
+            let help =
+                "expected lm, masked-lm, classification, regression or token-classification".to_owned();
+            return Err(run.refuse("task", "task seq2seq is not here yet".into(), Some(help)).into());
+        }
     })
 }
 
@@ -54,16 +73,23 @@ fn format(run: &Run) -> Result<(Format, Fields), Error> {
         Written::PromptCompletion => Format::PromptCompletion,
         Written::QuestionAnswer => Format::QuestionAnswer,
         Written::Text => Format::Text,
-        Written::Classification | Written::Preference => {
-            let message = "this format is not here yet, expected one for task lm".to_string();
-            return Err(run.refuse("data.format", message, None).into());
-        }
+        Written::Classification => Format::Classification,
+        Written::TokenClassification => Format::TokenClassification,
+        Written::Conll => Format::Conll,
+        other => match Format::benchmark(&other.name()) {
+            Some(format) => format,
+            None => {
+                let message = format!("format {} is not here yet", other.name());
+                return Err(run.refuse("data.format", message, None).into());
+            }
+        },
     };
     let mut columns = serde_json::Map::new();
     for (key, column) in &run.data.fields {
+        let is_chat = run.task == Asked::Lm;
         let key = match key.as_str() {
-            "question" => "prompt",
-            "answer" => "completion",
+            "question" if is_chat => "prompt",
+            "answer" if is_chat => "completion",
             other => other,
         };
         columns.insert(key.into(), Value::String(column.clone()));
@@ -80,7 +106,7 @@ fn format(run: &Run) -> Result<(Format, Fields), Error> {
     };
     let fields = serde_json::from_value::<Fields>(Value::Object(columns)).map_err(|error| {
         let known =
-            "prompt, completion, question, answer, system, instruction, input, output, messages, text";
+            "prompt, completion, question, answer, system, instruction, input, output, messages, text, pair, label, tokens, tags";
         run.refuse("data.fields", error.to_string(), Some(format!("known fields: {known}")))
     })?;
     Ok((format, fields))

@@ -1,5 +1,8 @@
 //! What a run tells those who watch it.
+use crate::session::Evaluated;
+use luthier_eval::Score;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Something that happened. One line of `metrics.jsonl`.
 #[derive(Clone, Debug, Serialize)]
@@ -47,6 +50,9 @@ pub enum Event {
         tokens: usize,
         /// Whether it is the best so far.
         best: bool,
+        /// Metrics of a task, by name.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        metrics: Option<Metrics>,
     },
     /// A checkpoint is on disk.
     Saved {
@@ -60,6 +66,38 @@ pub enum Event {
         /// In plain words.
         message: String,
     },
+}
+
+/// Metrics of a task on held-out rows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Metrics {
+    /// The one to choose by.
+    pub metric: &'static str,
+    /// All by name; one that is not defined is left out.
+    pub metrics: BTreeMap<&'static str, f64>,
+}
+
+impl Metrics {
+    /// Of scores, the first to choose by; none of none.
+    pub fn of(scores: &[Score]) -> Option<Self> {
+        let metric = scores.first()?.0;
+        Some(Self { metric, metrics: scores.iter().copied().filter(|(_, v)| v.is_finite()).collect() })
+    }
+
+    /// Each name and value, the one to choose by first.
+    pub fn listed(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let first = self.metrics.get_key_value(self.metric);
+        let rest = self.metrics.iter().filter(|(name, _)| **name != self.metric);
+        first.into_iter().chain(rest).map(|(name, value)| (*name, *value))
+    }
+}
+
+impl Event {
+    /// Of held-out rows.
+    pub fn eval(step: u64, found: &Evaluated, best: bool) -> Self {
+        let Evaluated { loss, tokens, .. } = *found;
+        Self::Eval { step, loss, perplexity: loss.exp(), tokens, best, metrics: Metrics::of(&found.scores) }
+    }
 }
 
 /// Whether the run goes on.

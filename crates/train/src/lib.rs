@@ -16,6 +16,7 @@ mod prepare;
 mod proof;
 mod run;
 mod session;
+mod task;
 mod train_loop;
 
 pub use adapter_file::{AdapterFile, base_name, open_adapted, read_adapter, save_adapter};
@@ -23,12 +24,15 @@ pub use base::{Base, load_weights};
 pub use checkpoint::{Checkpoints, Found, Restored};
 pub use data_spec::data_spec;
 pub use error::Error;
-pub use event::{Event, Flow, Observer};
+pub use event::{Event, Flow, Metrics, Observer};
 pub use facts::Facts;
 pub use merge::{MergeError, MergeFormat, Merged, merge};
 pub use model_folder::{save_model, write_model};
-pub use prepare::{Prepared, open_base, prepare};
+pub use prepare::{Prepared, base_path, open_base, prepare};
 pub use proof::{Held, Interval, Proof, held};
 pub use run::{Finished, Options, PeakBytes, run};
-pub use session::{Gradients, Limits, Session, Stepped};
+pub use session::{Evaluated, Gradients, Judging, Limits, Session, Stepped, Summed};
+pub use task::{
+    TaskFile, fit, head_of, labels_of, open_as_saved, open_for_adapter, open_for_task, plain_objective,
+};
 pub use train_loop::{Outcome, Plan, Save, Stopped, train};

@@ -3,16 +3,16 @@ use crate::base::Base;
 use crate::data_spec::data_spec;
 use crate::error::Error;
 use crate::facts::Facts;
-use crate::session::{Limits, Session};
+use crate::session::{Judging, Limits, Session};
+use crate::task::{TaskFile, fit, objective, open_for_task};
 use crate::train_loop::Plan;
-use luthier_config::{Batch, Compute, Length, Optimizer, Run, Storage, Task, Warmup};
-use luthier_contract::{Adapter, Method};
-use luthier_data::{BatchSize, Example, Level, MicroLimit, Report, Sample, Sampler};
-use luthier_objectives::lm::LanguageModelling;
+use luthier_config::{Batch, Compute, Length, Optimizer, Run, Storage, Warmup};
+use luthier_contract::{Adapter, BaseParam, Master, Method, Training};
+use luthier_data::{BatchSize, Dataset, Example, LabelSet, Level, MicroLimit, Report, Sample, Sampler, Task};
 use luthier_optim::{Chain, Schedule, Shape, adamw, sgd};
 use luthier_tensor::DType;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Tokens of a forward run where `micro_batch` is not set: what a forward run keeps for backward grows with them, and
@@ -36,6 +36,8 @@ pub struct Prepared {
     pub method: Arc<dyn Method>,
     /// How frozen matrices are held; none: as the file holds them.
     pub storage: Option<DType>,
+    /// What the result answers.
+    pub task: TaskFile,
     /// What a resumed run must find again.
     pub facts: Facts,
     /// The configuration with every default written out.
@@ -46,30 +48,49 @@ pub struct Prepared {
 
 /// Opens the base of a configuration: a folder, a GGUF file, or a model that was pulled.
 pub fn open_base(run: &Run) -> Result<Base, Error> {
+    Base::open(&base_path(run)?)
+}
+
+/// Where the base of a configuration lies.
+pub fn base_path(run: &Run) -> Result<PathBuf, Error> {
     match &run.base {
-        luthier_config::Base::Path(path) => Base::open(path),
+        luthier_config::Base::Path(path) => Ok(path.clone()),
         luthier_config::Base::Hub(id) => {
             let settings = luthier_hub::Settings::from_env()?;
-            Base::open(&luthier_hub::resolve_in(&settings, Path::new("."), id)?)
+            Ok(luthier_hub::resolve_in(&settings, Path::new("."), id)?)
         }
     }
 }
 
+/// The base with the head of the run's task, its data, and what the user should know. Labels come from the data, so that
+/// the base is opened for its tokenizer first.
+fn base_and_data(run: &Run, notes: &mut Vec<String>) -> Result<(Base, Dataset, Task), Error> {
+    let base = open_base(run)?;
+    let mut spec = data_spec(run)?;
+    let task = spec.task;
+    notes.extend(fit(&mut spec, &base));
+    let data = luthier_data::load(&spec, &base.tokenizer)?;
+    if task == Task::Lm {
+        return Ok((base, data, task));
+    }
+    let base = open_for_task(&base.path, task, &data.labels)?;
+    if !base.spec.head.missing.is_empty() {
+        let names = base.spec.head.missing.join(", ");
+        notes.push(format!("the base has no such head: it starts at random values ({names})"));
+    }
+    Ok((base, data, task))
+}
+
 /// Reads base, data and settings, and builds the session at step 0.
 pub fn prepare(run: &Run) -> Result<Prepared, Error> {
-    if run.task != Task::Lm {
-        let task = format!("{:?}", run.task).to_lowercase();
-        return Err(run.refuse("task", format!("task {task} is not here yet, expected lm"), None).into());
-    }
     let (method, table) = configure(run)?;
-    let base = open_base(run)?;
+    let mut notes = Vec::new();
+    let (base, data, task) = base_and_data(run, &mut notes)?;
     let (sites, params) = (base.spec.sites(), base.spec.base_params());
     method.check(&sites, &params)?;
     let method = method.fitted(&sites, &params).unwrap_or(method);
     let compute = compute(run.compute);
-    let mut notes = Vec::new();
     let storage = storage(run, &base, &mut notes)?;
-    let data = luthier_data::load(&data_spec(run)?, &base.tokenizer)?;
     check_tokens(&base, data.train.iter().chain(&data.eval))?;
     remark(run, &base, &data.report, &mut notes);
     let resolved = run.to_toml(Some(table))?;
@@ -89,7 +110,7 @@ pub fn prepare(run: &Run) -> Result<Prepared, Error> {
     let (chain, peak) = optimizer(&run.optimizer);
     let schedule = schedule(&run.schedule, peak, steps);
 
-    let model = base.load(compute, storage, &|p| method.trains(p))?;
+    let model = base.load(compute, storage, &|p| with_head(method.trains(p), p, &base, task))?;
     let weight = |site: &luthier_contract::Site| model.weight(site, compute.accumulator());
     let adapter = Adapter::init(method.clone(), &sites, run.seed, compute.accumulator(), &weight);
     let adds = adapter.sites().next().is_some();
@@ -101,7 +122,7 @@ pub fn prepare(run: &Run) -> Result<Prepared, Error> {
     let session = Session {
         model,
         adapter,
-        objective: Box::new(LanguageModelling),
+        objective: objective(run, &data, &base, task)?,
         chain,
         schedule,
         leaves,
@@ -111,9 +132,46 @@ pub fn prepare(run: &Run) -> Result<Prepared, Error> {
         t: 0,
         seed: run.seed,
         limits: limits(run),
+        judging: Judging { labels: data.labels.clone(), metric: metric(run, task, &data.labels)? },
     };
+    let task = TaskFile::of(task, &data.labels);
     let (report, examples) = (data.report, data.examples);
-    Ok(Prepared { session, plan, report, examples, base, method, storage, facts, resolved, notes })
+    Ok(Prepared { session, plan, report, examples, base, method, storage, task, facts, resolved, notes })
+}
+
+/// A task's head trains whatever the method; a pretrained one of masked tokens only as far as the base lacks it.
+fn with_head(training: Training, param: &BaseParam, base: &Base, task: Task) -> Training {
+    let is_new = match task {
+        Task::Lm => false,
+        Task::MaskedLm => base.spec.head.missing.contains(&param.name),
+        _ => param.head,
+    };
+    if is_new && training == Training::Frozen { Training::Trained(Master::F32) } else { training }
+}
+
+/// The metric that makes a step the best, if the task has it.
+fn metric(run: &Run, task: Task, labels: &LabelSet) -> Result<Option<String>, Error> {
+    let Some(name) = &run.train.metric else { return Ok(None) };
+    let known: &[&str] = match task {
+        Task::Lm | Task::MaskedLm => &["loss"],
+        Task::Classification { multi_label: true } => &["micro-f1", "macro-f1", "exact", "loss"],
+        Task::Classification { .. } if labels.len() == 2 => {
+            &["accuracy", "macro-f1", "f1", "matthews", "calibration-error", "loss"]
+        }
+        Task::Classification { .. } => &["accuracy", "macro-f1", "matthews", "calibration-error", "loss"],
+        Task::Regression => &["pearson", "spearman", "squared-error", "loss"],
+        Task::TokenClassification if luthier_eval::are_entities(labels.names()) => {
+            &["entity-f1", "entity-precision", "entity-recall", "accuracy", "loss"]
+        }
+        Task::TokenClassification => &["accuracy", "loss"],
+    };
+    if known.contains(&name.as_str()) {
+        return Ok(Some(name.clone()));
+    }
+    let near = luthier_config::nearest(name, known.iter().copied());
+    let help = near.map(|near| format!("did you mean `{near}`?"));
+    let message = format!("`{name}` is no metric of this task, expected one of: {}", known.join(", "));
+    Err(run.refuse("train.metric", message, help).into())
 }
 
 /// The method, and its table with every default written out.

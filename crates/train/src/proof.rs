@@ -2,9 +2,11 @@
 use crate::adapter_file::read_adapter;
 use crate::base::Base;
 use crate::error::Error;
-use crate::session::Session;
+use crate::session::{Evaluated, Session};
 use luthier_contract::Mode;
 use luthier_data::{Batch, Sample};
+use luthier_eval::{Judged, Score, percentiles, scores};
+use luthier_models::Head;
 use luthier_tensor::{Key, Stream, Tape};
 use serde::Serialize;
 use std::path::Path;
@@ -57,8 +59,27 @@ pub struct Proof {
     pub fall_interval: Interval,
     /// The largest difference of any next-token logit between base and result on one row.
     pub largest_logit_change: f64,
+    /// Metrics of a task before and after, the one to choose by first; none of language models.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Shown>,
+    /// What always answering with the training set's most frequent label scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub majority: Option<f64>,
     /// Loss read back from disk less loss in memory: 0 for an adapter, rounding to bf16 for a whole model.
     pub read_back_difference: f64,
+}
+
+/// A metric before and after.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Shown {
+    /// Its name.
+    pub name: &'static str,
+    /// Of the base under the head's first values; none where it is not defined.
+    pub before: Option<f64>,
+    /// Of the result.
+    pub after: Option<f64>,
+    /// 95 % interval of `after`: bootstrap over rows.
+    pub interval: Option<Interval>,
 }
 
 /// Mean loss of rows with its interval; each row is the losses of its labelled tokens.
@@ -101,6 +122,7 @@ pub(crate) struct Before {
     rows: &'static str,
     samples: Vec<Sample>,
     losses: Vec<Vec<f64>>,
+    judged: Vec<Judged>,
     logits: Vec<f64>,
 }
 
@@ -113,10 +135,18 @@ impl Before {
         } else {
             ("held-out", session.held_out.clone())
         };
-        let losses = session.losses(&samples);
+        let assessed = session.assess(&samples);
+        let judged = session.judge(&samples, &assessed);
+        let losses = assessed.into_iter().map(|a| a.losses).collect();
         let logits = logits(session, &samples);
         session.adapter = adapter;
-        Self { rows, samples, losses, logits }
+        Self { rows, samples, losses, judged, logits }
+    }
+
+    /// What the base does, as an evaluation tells it.
+    pub(crate) fn evaluated(&self, labels: usize) -> Evaluated {
+        let Held { loss, tokens, .. } = self.held();
+        Evaluated { loss, tokens, scores: scores(self.judged.iter(), labels) }
     }
 
     pub(crate) fn held(&self) -> Held {
@@ -141,20 +171,30 @@ impl Before {
         session.leaves.clear(); // optimizer state is no longer needed; a whole model is about to be read
         let is_adapter = session.adapter.is_some();
         read_back(&mut session, base, storage, result)?;
-        let losses = session.losses(&self.samples);
+        let assessed = session.assess(&self.samples);
+        let judged = session.judge(&self.samples, &assessed);
+        let losses = assessed.into_iter().map(|a| a.losses).collect::<Vec<_>>();
         let read = mean(&losses);
         let tolerance = if is_adapter { 0.0 } else { ROUNDING * memory.abs().max(1.0) };
         // Written so that a loss that is no number does not pass.
         if (read - memory).abs() <= tolerance {
             let now = logits(&session, &self.samples);
             let change = now.iter().zip(&self.logits).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs()));
-            self.conclude(&losses, change, read - memory)
+            let labels = session.judging.labels.len();
+            self.conclude(&losses, &judged, labels, change, read - memory)
         } else {
             Err(Error::ReadBack { read, memory })
         }
     }
 
-    fn conclude(self, losses: &[Vec<f64>], change: f64, difference: f64) -> Result<Proof, Error> {
+    fn conclude(
+        self,
+        losses: &[Vec<f64>],
+        judged: &[Judged],
+        labels: usize,
+        change: f64,
+        difference: f64,
+    ) -> Result<Proof, Error> {
         if change == 0.0 && losses == self.losses {
             let reason = "no logit of a held-out row and no loss has changed".to_string();
             return Err(Error::NoEffect { reason });
@@ -172,9 +212,25 @@ impl Before {
             fall: fall(&all),
             fall_interval: quantiles(resample(all.len()).map(|pick| fall(&pick))),
             largest_logit_change: change,
+            metrics: shown(&self.judged, judged, labels),
+            majority: None,
             read_back_difference: difference,
         })
     }
+}
+
+fn shown(before: &[Judged], after: &[Judged], labels: usize) -> Vec<Shown> {
+    let (old, new) = (scores(before.iter(), labels), scores(after.iter(), labels));
+    let draws = resample(after.len()).map(|pick| scores(pick.iter().map(|&i| &after[i]), labels));
+    let draws = if after.is_empty() { Vec::new() } else { draws.collect::<Vec<_>>() };
+    let defined = |value: f64| Some(value).filter(|v| v.is_finite());
+    let one = |(i, ((name, before), (_, after))): (usize, (&Score, &Score))| Shown {
+        name,
+        before: defined(*before),
+        after: defined(*after),
+        interval: percentiles(draws.iter().map(|d| d[i].1)).map(|i| Interval { low: i.low, high: i.high }),
+    };
+    old.iter().zip(&new).enumerate().map(one).collect()
 }
 
 /// Replaces model and adapter of `session` by those on disk; frozen weights are shared where nothing of the base trains.
@@ -192,22 +248,29 @@ fn read_back(
         }
         session.adapter = Some(file.apply(&session.model)?);
     } else {
-        session.model = Base::open(result)?.load(compute, None, &|_| luthier_contract::Training::Frozen)?;
+        session.model =
+            reopen(result, session)?.load(compute, None, &|_| luthier_contract::Training::Frozen)?;
     }
     Ok(())
 }
 
-/// Next-token logits of the first tokens of the first row.
+/// A whole model on disk, with the head that the session trains.
+fn reopen(result: &Path, session: &Session) -> Result<Base, Error> {
+    match session.model.spec().head.kind {
+        Head::Lm => Base::open(result),
+        kind => Base::open_for(result, kind),
+    }
+}
+
+/// Logits of the first row: of the next token at its first tokens, or of its labels.
 fn logits(session: &Session, samples: &[Sample]) -> Vec<f64> {
     let Some(first) = samples.first() else { return Vec::new() };
     let n = first.tokens.len().min(PROBE_TOKENS);
-    let sample = Sample {
-        tokens: first.tokens[..n].to_vec(),
-        labelled: first.labelled[..n].to_vec(),
-        file: first.file,
-        line: first.line,
-    };
+    let sample = Sample { tokens: first.tokens[..n].to_vec(), labelled: vec![false; n], ..Sample::default() };
     let run = session.run(&Batch::new([&sample]), Mode::Eval);
+    if session.model.spec().head.kind.labels().is_some() {
+        return session.model.class_logits(&Tape::off(), &run).value().to_f64_vec();
+    }
     let hidden = session.model.hidden(&Tape::off(), &run);
     session.model.logits(hidden.value(), &run).to_f64_vec()
 }

@@ -8,6 +8,7 @@ use crate::output::{self, Existing};
 use crate::prepare::{Prepared, prepare};
 use crate::proof::{Before, Held, Proof};
 use crate::session::Session;
+use crate::task::TaskFile;
 use crate::train_loop::{Outcome, Stopped, train};
 use luthier_config::Run;
 use luthier_data::{BatchSize, Example, Report};
@@ -221,8 +222,7 @@ fn announce(
     };
     prepared.notes.iter().for_each(|n| tell(Event::Note { message: n.clone() }));
     if resumed_from.is_none() && !prepared.session.held_out.is_empty() {
-        let Held { loss, perplexity, tokens, .. } = before.held();
-        tell(Event::Eval { step: 0, loss, perplexity, tokens, best: false });
+        tell(Event::eval(0, &before.evaluated(prepared.session.judging.labels.len()), false));
     }
 }
 
@@ -243,7 +243,7 @@ fn conclude(
         }
         Some(Stopped::Patience) | None => {}
     }
-    let Prepared { mut session, base, storage, .. } = prepared;
+    let Prepared { mut session, base, storage, task, .. } = prepared;
     let last = session.t;
     let best = outcome.best.filter(|(step, _)| *step != last);
     let mut memory = outcome.eval.filter(|(step, _)| *step == last).map(|(_, loss)| loss);
@@ -255,13 +255,17 @@ fn conclude(
             memory = Some(loss);
         } else {
             if let Some(adapter) = &session.adapter {
-                save_adapter(&config.output.join("best"), adapter, &session.model, &finished.base)?;
+                let folder = config.output.join("best");
+                save_adapter(&folder, adapter, &session.model, &finished.base)?;
+                task.write_for(&folder)?;
             }
             checkpoints.restore_tensors(&checkpoints.at(last), &mut session)?;
         }
     }
-    let result = save(&config.output, &session, &base, &mut finished)?;
-    let proof = before.prove(session, &base, storage, &result, memory)?;
+    let result = save(&config.output, &session, &base, &task, &mut finished)?;
+    let mut proof = before.prove(session, &base, storage, &result, memory)?;
+    let counts = finished.report.labels.as_ref().and_then(|l| l.eval.as_ref().or(Some(&l.train)));
+    proof.majority = counts.filter(|c| c.values.is_none() && !task.multi_label).map(|c| c.majority);
     finished.loss_after = Some(proof.after.loss);
     finished.perplexity_after = Some(proof.after.perplexity);
     finished.proof = Some(proof);
@@ -272,11 +276,13 @@ fn save(
     output: &Path,
     session: &Session,
     base: &crate::base::Base,
+    task: &TaskFile,
     finished: &mut Finished,
 ) -> Result<PathBuf, Error> {
     if let Some(adapter) = &session.adapter {
         let folder = output.join("adapter");
         save_adapter(&folder, adapter, &session.model, &finished.base)?;
+        task.write_for(&folder)?;
         finished.adapter = Some(folder.clone());
         return Ok(folder);
     }

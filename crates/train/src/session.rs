@@ -1,6 +1,7 @@
 //! A run in progress: the model, what trains, and where the run stands.
-use luthier_contract::{Adapter, Context, Mode, Segments};
-use luthier_data::{Batch, MicroLimit, Sample, Sampler, micro_batches};
+use luthier_contract::{Adapter, Mode};
+use luthier_data::{Batch, LabelSet, MicroLimit, Sample, Sampler, micro_batches};
+use luthier_eval::{Assessed, Judged, Score, assess_batch, more_is_better, run_of, scores};
 use luthier_models::{Applied, Model, Run};
 use luthier_objectives::Objective;
 use luthier_optim::{Chain, Leaf, Schedule, Step};
@@ -36,6 +37,70 @@ pub struct Session {
     pub seed: u64,
     /// How large a forward run may be, and whether blocks are recomputed.
     pub limits: Limits,
+    /// What held-out rows are judged by, besides their loss.
+    pub judging: Judging,
+}
+
+/// What held-out rows are judged by, besides their loss: nothing for language models.
+#[derive(Clone, Debug, Default)]
+pub struct Judging {
+    /// Names of the labels in the order of the head's outputs.
+    pub labels: LabelSet,
+    /// The metric that makes a step the best; the task's first if none.
+    pub metric: Option<String>,
+}
+
+/// Sums over some rows.
+#[derive(Debug)]
+pub struct Summed {
+    /// Of the losses.
+    pub loss: f64,
+    /// Tokens, labels or numbers that count.
+    pub tokens: usize,
+    /// What divides the loss and the gradients: `tokens`, or the sum of their class weights.
+    pub weight: f64,
+    /// All tokens.
+    pub all_tokens: usize,
+    /// Of the gradients.
+    pub gradients: Gradients,
+}
+
+/// What held-out rows came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluated {
+    /// Mean loss of what counts.
+    pub loss: f64,
+    /// How many count.
+    pub tokens: usize,
+    /// Metrics of the task; none of language models.
+    pub scores: Vec<Score>,
+}
+
+impl Evaluated {
+    /// The metric of that name (the first if none) and its value; none where nothing but the loss is measured.
+    pub fn metric(&self, name: Option<&str>) -> Option<Score> {
+        match name {
+            None => self.scores.first().copied(),
+            Some("loss") => None,
+            Some(name) => self.scores.iter().find(|(n, _)| *n == name).copied(),
+        }
+    }
+
+    /// What makes it better than another: more is better.
+    pub fn quality(&self, name: Option<&str>) -> f64 {
+        match self.metric(name) {
+            Some((name, value)) if value.is_finite() => {
+                if more_is_better(name) {
+                    value
+                } else {
+                    -value
+                }
+            }
+            // A metric that is not defined here is worse than any that is.
+            Some(_) => f64::NEG_INFINITY,
+            None => -self.loss,
+        }
+    }
 }
 
 /// What one forward run may hold.
@@ -83,32 +148,30 @@ impl Session {
     }
 
     pub(crate) fn run(&self, batch: &Batch, mode: Mode) -> Run {
-        let context = Context {
-            tokens: batch.tokens.as_slice().into(),
-            positions: batch.positions.as_slice().into(),
-            segments: Segments::new(batch.segments.clone()),
-            token_types: None,
-            mode,
-        };
-        let adapters = self.adapter.iter().map(|a| Applied::to_all(a.clone())).collect();
-        Run { context: Arc::new(context), adapters, recompute: self.limits.recompute && mode != Mode::Eval }
+        run_of(&self.model, &self.applied(), batch, mode, self.limits.recompute && mode != Mode::Eval)
     }
 
-    /// Loss sum, labelled tokens, all tokens and summed gradients of the samples `rows`.
-    pub fn gradients(&self, rows: &[usize]) -> (f64, usize, usize, Gradients) {
-        let mut gradients = Gradients::default();
-        let (mut loss, mut tokens, mut all) = (0.0, 0, 0);
+    fn applied(&self) -> Vec<Applied> {
+        self.adapter.iter().map(|a| Applied::to_all(a.clone())).collect()
+    }
+
+    /// Sums of losses and gradients over the samples `rows`.
+    pub fn gradients(&self, rows: &[usize]) -> Summed {
+        let gradients = Gradients::default();
+        let mut sums = Summed { loss: 0.0, tokens: 0, weight: 0.0, all_tokens: 0, gradients };
         for micro in micro_batches(rows, &self.samples, self.limits.micro) {
             let batch = Batch::new(micro.iter().map(|&i| &self.samples[i]));
-            let mode = Mode::Train { seed: self.seed, step: self.t, pass: 0, first_row: all as u64 };
+            let first_row = sums.all_tokens as u64;
+            let mode = Mode::Train { seed: self.seed, step: self.t, pass: 0, first_row };
             let tape = Tape::new();
             let part = self.objective.loss(&self.model, &tape, &self.run(&batch, mode), &batch);
-            loss += part.sum.value().item();
-            tokens += part.tokens;
-            all += batch.tokens.len();
-            tape.backward(part.sum, 1.0, &mut gradients);
+            sums.loss += part.sum.value().item();
+            sums.tokens += part.tokens;
+            sums.weight += part.weight;
+            sums.all_tokens += batch.tokens.len();
+            tape.backward(part.sum, 1.0, &mut sums.gradients);
         }
-        (loss, tokens, all, gradients)
+        sums
     }
 
     /// One optimizer step on the next rows.
@@ -119,7 +182,7 @@ impl Session {
 
     /// One optimizer step on the samples `rows`; the sampler stays where it is.
     pub fn step_on(&mut self, rows: &[usize]) -> Stepped {
-        let (loss, tokens, all_tokens, mut sums) = self.gradients(rows);
+        let Summed { loss, tokens, weight, all_tokens, gradients: mut sums } = self.gradients(rows);
         // A leaf that nothing reached in this step has gradient zero.
         let zero = |leaf: &Leaf| {
             let value = leaf.param.value();
@@ -130,38 +193,53 @@ impl Session {
             .iter()
             .map(|l| sums.0.remove(&l.param.id()).unwrap_or_else(|| zero(l)))
             .collect::<Vec<_>>();
-        // One division, by the tokens of the whole step.
-        let mean = 1.0 / tokens.max(1) as f64;
+        // One division, by what counts in the whole step: nothing where no token was masked.
+        let mean = if weight > 0.0 { 1.0 / weight } else { 1.0 };
         let step = Step { t: self.t, lr: self.schedule.rate(self.t as usize), seed: self.seed };
         let grad_norm = self.chain.update(&mut self.leaves, &mut gradients, mean, &step);
         self.t += 1;
         Stepped { loss: loss * mean, tokens, all_tokens, grad_norm, lr: step.lr }
     }
 
-    /// Loss of every labelled token of `samples`, sample by sample, without gradients.
-    pub fn losses(&self, samples: &[Sample]) -> Vec<Vec<f64>> {
+    /// Losses and scores of `samples`, in their order, without gradients.
+    pub fn assess(&self, samples: &[Sample]) -> Vec<Assessed> {
         let all = (0..samples.len()).collect::<Vec<_>>();
         let mut out = Vec::with_capacity(samples.len());
         for micro in micro_batches(&all, samples, self.limits.micro) {
             let batch = Batch::new(micro.iter().map(|&i| &samples[i]));
-            let loss = self.objective.loss(&self.model, &Tape::off(), &self.run(&batch, Mode::Eval), &batch);
-            let mut each = loss.each.into_iter();
-            for &i in &micro {
-                out.push(each.by_ref().take(samples[i].targets()).collect());
-            }
+            out.extend(assess_batch(&self.model, &self.applied(), self.objective.as_ref(), &batch));
         }
         out
     }
 
-    /// Mean loss and number of the labelled tokens of the held-out rows; none if there are none.
-    pub fn evaluate(&self) -> Option<(f64, usize)> {
-        let losses = self.losses(&self.held_out);
-        let tokens = losses.iter().map(Vec::len).sum::<usize>();
-        (tokens > 0).then(|| (losses.iter().flatten().sum::<f64>() / tokens as f64, tokens))
+    /// Loss of everything that counts in `samples`, sample by sample.
+    pub fn losses(&self, samples: &[Sample]) -> Vec<Vec<f64>> {
+        self.assess(samples).into_iter().map(|a| a.losses).collect()
+    }
+
+    /// The answers of a task's head; none of language models.
+    pub fn judge(&self, samples: &[Sample], assessed: &[Assessed]) -> Vec<Judged> {
+        let pairs = samples.iter().zip(assessed);
+        pairs.filter_map(|(s, a)| Judged::of(&s.label, &a.scores, &self.judging.labels)).collect()
+    }
+
+    /// What the held-out rows come to; none if there are none.
+    pub fn evaluate(&self) -> Option<Evaluated> {
+        let assessed = self.assess(&self.held_out);
+        let judged = self.judge(&self.held_out, &assessed);
+        evaluated(&assessed, &judged, self.judging.labels.len())
     }
 
     /// Type of activations.
     pub fn compute(&self) -> DType {
         self.model.compute()
     }
+}
+
+/// Mean loss and metrics of some rows; none if nothing counts in them.
+pub(crate) fn evaluated(assessed: &[Assessed], judged: &[Judged], labels: usize) -> Option<Evaluated> {
+    let losses = || assessed.iter().flat_map(|a| &a.losses);
+    let tokens = losses().count();
+    let loss = losses().sum::<f64>() / tokens as f64;
+    (tokens > 0).then(|| Evaluated { loss, tokens, scores: scores(judged.iter(), labels) })
 }

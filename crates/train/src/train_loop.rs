@@ -31,8 +31,11 @@ pub struct Outcome {
     pub step: u64,
     /// Held-out loss last seen, and after which step.
     pub eval: Option<(u64, f64)>,
-    /// The best held-out loss, and after which step.
+    /// Held-out loss of the best step, and which it is: the one of the lowest loss, or of the best metric of a task.
     pub best: Option<(u64, f64)>,
+    /// What made it the best: minus the loss, or the metric, so that more is better.
+    #[serde(default)]
+    pub quality: Option<f64>,
     /// Evaluations since the best.
     pub since_best: usize,
     /// Why the run ended before its last step.
@@ -91,17 +94,19 @@ pub fn train<S: Save>(
             break;
         }
 
-        // Held-out loss.
+        // Held-out rows.
         if due(plan.eval_every, step)
-            && let Some((loss, tokens)) = session.evaluate()
+            && let Some(found) = session.evaluate()
         {
-            let best = outcome.best.is_none_or(|(_, b)| loss < b);
-            outcome.eval = Some((step, loss));
+            let quality = found.quality(session.judging.metric.as_deref());
+            let best = outcome.quality.is_none_or(|q| quality > q);
+            outcome.eval = Some((step, found.loss));
             outcome.since_best = if best { 0 } else { outcome.since_best + 1 };
             if best {
-                outcome.best = Some((step, loss));
+                outcome.best = Some((step, found.loss));
+                outcome.quality = Some(quality);
             }
-            tell(Event::Eval { step, loss, perplexity: loss.exp(), tokens, best });
+            tell(Event::eval(step, &found, best));
             if plan.patience.is_some_and(|p| outcome.since_best >= p) {
                 outcome.stopped = Some(Stopped::Patience);
             }

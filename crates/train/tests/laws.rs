@@ -78,7 +78,8 @@ fn micro_batches_do_not_matter() {
         // In f64 nothing but the order of sums differs.
         let grads = |micro| {
             let session = session(&method, DType::F64, micro);
-            let (loss, tokens, all, _) = session.gradients(&[0, 3, 4, 7, 9]);
+            let luthier_train::Summed { loss, tokens, all_tokens: all, .. } =
+                session.gradients(&[0, 3, 4, 7, 9]);
             (loss, tokens, all)
         };
         let run = |micro| {

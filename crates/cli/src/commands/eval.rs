@@ -14,6 +14,13 @@ use std::path::Path;
 
 /// Runs the command.
 pub fn run(args: &EvalArgs, output: &Output) -> Result<(), CliError> {
+    if super::eval_task::run(args, output)? {
+        return Ok(());
+    }
+    if args.against.is_some() || (args.predictions.is_some() && args.answer.is_none()) {
+        return Err(CliError::input("no-labels", "a language model says nothing of rows but its answers")
+            .help("give --answer PATTERN; --against compares classifiers"));
+    }
     let is_run =
         Path::new(&args.subject).extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("toml"));
     let (opened, data) = if is_run { of_run(args)? } else { of_model(args)? };

@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::opened::{Opened, base_of, is_adapter};
 use crate::output::Output;
 use luthier_tensor::DType;
-use luthier_train::{Base, MergeFormat, merge};
+use luthier_train::{MergeFormat, merge, open_for_adapter};
 
 /// Runs the command.
 pub fn run(args: &MergeArgs, output: &Output) -> Result<(), CliError> {
@@ -22,7 +22,7 @@ pub fn run(args: &MergeArgs, output: &Output) -> Result<(), CliError> {
         None => base_of(&folder)?,
     };
     // In f32, so that the only rounding is the one of writing.
-    let opened = Opened::of(Base::open(&base)?, Some(folder), DType::F32)?;
+    let opened = Opened::of(open_for_adapter(&base, Some(&folder))?, Some(folder), DType::F32)?;
     output.progress(|| "merging".to_owned());
     let merged = merge(&opened.base, &opened.model, &opened.adapters, &args.output, format, args.overwrite)?;
     if merged.dequantised {

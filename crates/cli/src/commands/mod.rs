@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod data;
 mod eval;
+mod eval_task;
 mod generate;
 mod merge;
 mod methods;

@@ -6,7 +6,7 @@ use crate::error::CliError;
 use crate::finish::{Prompt, report, samples};
 use crate::observe::Screen;
 use crate::output::{Output, bytes, count, duration};
-use luthier_config::Run;
+use luthier_config::{Run, Task};
 use luthier_platform::interrupt;
 use luthier_train::{Finished, Options, Stopped};
 use serde_json::{Value, json};
@@ -36,12 +36,11 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<(), CliError> {
             done
         },
         || {
-            format!(
-                "{}\nreport  {}\n\nTalk to it: luthier chat {}",
-                describe(&finished),
-                path.display(),
-                run.output.display()
-            )
+            let next = match run.task {
+                Task::Lm => format!("Talk to it: luthier chat {}", run.output.display()),
+                _ => format!("Look closer: luthier eval {} --predictions FILE", again(args)),
+            };
+            format!("{}\nreport  {}\n\n{next}", describe(&finished), path.display())
         },
     );
     Ok(())
@@ -92,7 +91,18 @@ pub fn describe(finished: &Finished) -> String {
             percent(proof.fall_interval.low),
             percent(proof.fall_interval.high)
         ));
-        lines.push(format!("ppl     {:.2} -> {:.2}", proof.before.perplexity, proof.after.perplexity));
+        if proof.metrics.is_empty() {
+            lines.push(format!("ppl     {:.2} -> {:.2}", proof.before.perplexity, proof.after.perplexity));
+        }
+        for metric in &proof.metrics {
+            let value = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"));
+            let range = metric.interval.map(|i| format!(" (95 % interval {:.4} to {:.4})", i.low, i.high));
+            let (before, after) = (value(metric.before), value(metric.after));
+            lines.push(format!("{} {before} -> {after}{}", metric.name, range.unwrap_or_default()));
+        }
+        if let Some(majority) = proof.majority {
+            lines.push(format!("always the most frequent label: {majority:.4}"));
+        }
     }
     lines.push(format!(
         "trained {} of {} parameters, {} tokens/s",

@@ -6,7 +6,7 @@ use luthier_models::{LoadOptions, Model, RandomSource};
 use luthier_objectives::lm::LanguageModelling;
 use luthier_optim::{Schedule, Shape, adamw};
 use luthier_tensor::DType;
-use luthier_train::{Checkpoints, Event, Facts, Flow, Limits, Observer, Session};
+use luthier_train::{Checkpoints, Event, Facts, Flow, Judging, Limits, Observer, Session};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,6 +59,7 @@ pub(crate) fn session(method: &Arc<dyn Method>, compute: DType, micro: Option<us
         t: 0,
         seed: 3,
         limits: Limits { micro: MicroLimit { samples: micro, tokens: None }, recompute: false },
+        judging: Judging::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use luthier_models::{LoadOptions, Model, RandomSource};
 use luthier_objectives::lm::LanguageModelling;
 use luthier_optim::{Schedule, Shape, adamw};
 use luthier_tensor::{DType, Key, Stream};
-use luthier_train::{Base, Limits, PeakBytes, Session, read_adapter};
+use luthier_train::{Base, Judging, Limits, PeakBytes, Session, read_adapter};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -234,5 +234,6 @@ fn build(args: &StepArgs, model: Model, adapter: Option<Arc<Adapter>>, samples: 
             micro: MicroLimit { samples: None, tokens: Some(MICRO_TOKENS.max(args.size.seq.get())) },
             recompute: args.recompute,
         },
+        judging: Judging::default(),
     }
 }
