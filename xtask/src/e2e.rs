@@ -12,6 +12,7 @@ use std::{
 };
 
 const LORA: &str = "recipes/smollm2-gsm8k-lora.toml";
+const TWEETS: &str = "recipes/minilm-tweets-lora.toml";
 const FULL: &str = "recipes/smollm2-gsm8k-full.toml";
 /// Few steps on short samples: the recipes themselves are run by hand.
 const STEPS: u64 = 8;
@@ -31,6 +32,7 @@ pub(crate) fn run() -> crate::Outcome {
     desk.scene("generate", generate)?;
     desk.scene("merge", merge)?;
     desk.scene("full fine-tuning", full)?;
+    desk.scene("classification", classification)?;
     desk.scene("the README's commands", readme)?;
     fs::remove_dir_all(&desk.folder).map_err(|e| format!("{}: {e}", desk.folder.display()))
 }
@@ -345,6 +347,41 @@ fn readme(desk: &Desk) -> crate::Outcome {
         println!("  luthier {command}: {:.0} s", start.elapsed().as_secs_f64());
     }
     Ok(())
+}
+
+/// A few dozen steps beat the most frequent class, and the result answers for itself.
+fn classification(desk: &Desk) -> crate::Outcome {
+    fetch::minilm()?;
+    let recipe = shell::root().join(TWEETS).display().to_string();
+    let output = format!("output={}", desk.at("tweets"));
+    let short =
+        ["--set", "train.epochs=0.5", "--set", "train.eval_every=100", "--set", "train.save_every=100"];
+    let doctor = desk.ask(&["data", &recipe, "--json"])?.exits(0)?.json()?;
+    let majority = number(&doctor["labels"]["eval"], "majority")?;
+    let train = [&["train", &recipe, "--set", &output, "--json"], &short[..]].concat();
+    let done = desk.ask(&train)?.exits(0)?.json()?;
+    exists(&desk.folder.join("tweets/adapter/labels.json"))?;
+    let rows = desk.at("tweets.jsonl");
+    let eval = ["eval", &recipe, "--set", &output, "--predictions", &rows, "--json"];
+    let report = desk.ask(&eval)?.exits(0)?.json()?;
+    let accuracy = number(&report, "accuracy")?;
+    let low = number(&report["metrics"][0]["interval"], "low")?;
+    println!("  classification: accuracy {accuracy:.3} (from {low:.3}), always the largest {majority:.3}");
+    ensure(low > majority + 0.05, || format!("accuracy {accuracy} is not above {majority}"))?;
+    let proof = &done["proof"]["metrics"][0];
+    ensure(number(proof, "after")? == accuracy, || format!("eval says {accuracy}, training {proof}"))?;
+    let against = desk.ask(&[&eval[..], &["--against", &rows]].concat())?.exits(0)?.json()?;
+    ensure(number(&against["against"], "mcnemar")? == 1.0, || {
+        format!("a model differs from itself: {against}")
+    })?;
+    let merged = desk.at("tweets-merged");
+    desk.ask(&["merge", &desk.at("tweets/adapter"), "--output", &merged, "--json"])?.exits(0)?;
+    let data = shell::root().join("recipes/data/tweets-eval.jsonl").display().to_string();
+    let again = desk.ask(&["eval", &merged, "--data", &data, "--json"])?.exits(0)?.json()?;
+    let merged = number(&again, "accuracy")?;
+    ensure((merged - accuracy).abs() < 0.02, || {
+        format!("accuracy {merged} merged, {accuracy} with the adapter")
+    })
 }
 
 /// The fetched model.

