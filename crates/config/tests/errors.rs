@@ -99,7 +99,7 @@ fn misspelt_names_are_underlined_and_the_nearest_named() {
     wrong(
         "train = \"train.jsonl\"",
         "train = \"train.jsonl\"\nformat = \"chatml\"",
-        "config-unknown-name: unknown data.format `chatml`\n  run.toml 8:10 \"chatml\"\n  help: known names: auto, alpaca, messages, sharegpt, prompt-completion, question-answer, text, classification, preference",
+        "config-unknown-name: unknown data.format `chatml`\n  run.toml 8:10 \"chatml\"\n  help: known names: auto, alpaca, messages, sharegpt, prompt-completion, question-answer, text, classification, token-classification, conll, glue-cola, glue-sst2, glue-mrpc, glue-stsb, glue-qqp, glue-mnli, glue-qnli, glue-rte, glue-wnli, clue-afqmc, clue-tnews, clue-iflytek, clue-cmnli, clue-ocnli, clue-wsc, clue-csl, preference",
     );
 }
 

@@ -91,7 +91,7 @@ pub enum Error {
         task: &'static str,
     },
     /// A file's columns lack what a task needs.
-    #[error("{}: the columns [{columns}] hold no {missing}", path.display())]
+    #[error("{}: the columns [{columns}] lack {missing}", path.display())]
     ColumnsMissing {
         /// The file.
         path: PathBuf,

@@ -167,8 +167,10 @@ pub fn compare(
     // Confidences are not in the other file where rows are judged anew.
     let metrics = metrics.filter(|(_, ((name, _), _))| *name != "calibration-error");
     let difference = |(i, ((name, a), (_, b))): (usize, (&(&str, f64), &(&str, f64)))| {
-        let side =
-            |holds: fn(f64) -> bool| draws.iter().filter(|d| holds(d[i])).count() as f64 / draws.len() as f64;
+        // The result itself counts as one more draw, so that a share is never 0 (Davison and Hinkley 1997, section 4.4).
+        let side = |holds: fn(f64) -> bool| {
+            (draws.iter().filter(|d| holds(d[i])).count() + 1) as f64 / (draws.len() + 1) as f64
+        };
         Difference {
             name: (*name).to_owned(),
             own: *a,

@@ -205,7 +205,8 @@ fn what_is_wrong_is_found_before_anything_trains() {
     for (method, more, code) in [
         ("[method.lora]\ntargets = [\"w\"]", vec![], "method-target"),
         (LORA, vec!["storage=nf4"], "config-refused"),
-        (LORA, vec!["task=classification"], "config-refused"),
+        (LORA, vec!["task=seq2seq"], "config-refused"),
+        (LORA, vec!["task=classification"], "data-format"),
         ("[method.lora]\nranks = 3", vec![], "config-refused"),
     ] {
         let error = refused(folder.path(), method, &more, FRESH);
