@@ -14,6 +14,9 @@ pub enum Error {
         /// What it is.
         got: String,
     },
+    /// A model that scores no next token: an encoder, or one with a task's head.
+    #[error("the model generates no text: it is no causal language model")]
+    NoGenerator,
     /// A prompt without tokens.
     #[error("prompt {index} is empty: expected at least one token")]
     EmptyPrompt {
@@ -66,6 +69,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Setting { .. } => "decode-setting",
+            Self::NoGenerator => "decode-no-generator",
             Self::EmptyPrompt { .. } => "decode-empty-prompt",
             Self::PromptTooLong { .. } => "decode-prompt-too-long",
             Self::UnknownToken { .. } => "decode-unknown-token",
@@ -79,6 +83,7 @@ impl Error {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Setting { .. } => None,
+            Self::NoGenerator => Some("`luthier eval` measures classifiers and encoders".into()),
             Self::EmptyPrompt { .. } => Some("give a text, or a chat template that begins one".into()),
             Self::PromptTooLong { .. } => Some("shorten the prompt, or start a new conversation".into()),
             Self::UnknownToken { .. } => Some("does the tokenizer belong to this model?".into()),

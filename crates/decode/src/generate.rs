@@ -177,6 +177,9 @@ impl<'a> Generator<'a> {
 
     /// Whether settings and prompts fit the model.
     pub(crate) fn check(&self, prompts: &[Vec<u32>], settings: &Settings) -> Result<(), Error> {
+        if !self.model.spec().generates() {
+            return Err(Error::NoGenerator);
+        }
         settings.sampling.check()?;
         let zero = |key| Error::Setting { key, expected: "a number from 1", got: "0".into() };
         if settings.batch == 0 {

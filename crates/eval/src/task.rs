@@ -46,12 +46,14 @@ pub fn assess_batch(
     let run = run_of(model, adapters, batch, Mode::Eval, false);
     let loss = objective.loss(model, &Tape::off(), &run, batch);
     let scores = loss.scores.map(|s| (s.cols(), s.to_f64_vec()));
-    let (mut each, mut row) = (loss.each.into_iter(), 0);
-    let rows_of = |sample: usize| match scores.as_ref().map(|(width, all)| all.len() / (*width).max(1)) {
-        Some(rows) if rows == batch.samples() => 1,
-        Some(_) => loss.counts[sample],
+    // A row of scores for each token that counts, or one a sample: independent labels count one by one in that row.
+    let by_token = scores.as_ref().is_some_and(|(width, all)| all.len() / (*width).max(1) == loss.each.len());
+    let rows_of = |sample: usize| match &scores {
+        Some(_) if by_token => loss.counts[sample],
+        Some(_) => 1,
         None => 0,
     };
+    let (mut each, mut row) = (loss.each.into_iter(), 0);
     let assessed = |sample: usize| {
         let rows = row..row + rows_of(sample);
         row = rows.end;

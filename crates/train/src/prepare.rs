@@ -68,6 +68,11 @@ fn base_and_data(run: &Run, notes: &mut Vec<String>) -> Result<(Base, Dataset, T
     let base = open_base(run)?;
     let mut spec = data_spec(run)?;
     let task = spec.task;
+    if task == Task::Lm && !base.spec.generates() {
+        let message = "the base is an encoder, which predicts no next token".to_string();
+        let help = "set `task` to classification, regression, token-classification or masked-lm".to_string();
+        return Err(run.refuse("task", message, Some(help)).into());
+    }
     notes.extend(fit(&mut spec, &base));
     let data = luthier_data::load(&spec, &base.tokenizer)?;
     if task == Task::Lm {

@@ -175,6 +175,10 @@ fn settings_that_do_not_fit_the_task_are_refused_at_their_place() {
     let labels = LabelSet::new(vec!["low".into(), "high".into()]);
     let task = Task::Classification { multi_label: false };
     assert_eq!(TaskFile::of(task, &labels).labels, ["low", "high"]);
+    let text = rows(30, |text, _| format!("{{\"text\": \"{text}\"}}\n"));
+    let run = config(folder.path(), "lm", LORA, &text, &[]);
+    let message = go(&run, FRESH, &mut Watch::default()).unwrap_err().to_string();
+    assert!(message.contains("the base is an encoder"), "{message}");
     let message = refused(&["data.labels=[\"low\", \"mid\"]"]);
     assert!(message.contains("`high` is none of: low, mid"), "{message}");
 }

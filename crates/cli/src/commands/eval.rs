@@ -24,6 +24,13 @@ pub fn run(args: &EvalArgs, output: &Output) -> Result<(), CliError> {
     let is_run =
         Path::new(&args.subject).extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("toml"));
     let (opened, data) = if is_run { of_run(args)? } else { of_model(args)? };
+    if !opened.model.spec().generates() {
+        return Err(CliError::input(
+            "no-task",
+            "the model is an encoder that says of no task what it answers",
+        )
+        .help("give the run.toml that trained it, or an adapter with its labels.json"));
+    }
     let dataset: Dataset = load(&data, opened.tokenizer())?;
     if dataset.eval.is_empty() {
         return Err(CliError::input("no-held-out", "there is no held-out data")

@@ -38,10 +38,12 @@ pub fn run(args: &MergeArgs, output: &Output) -> Result<(), CliError> {
         },
         || {
             let path = merged.path.display();
-            format!(
-                "{path}: {} tensors, {}\n\nTalk to it: luthier chat {path}",
-                merged.tensors, merged.encoding
-            )
+            let next = if opened.model.spec().generates() {
+                format!("Talk to it: luthier chat {path}")
+            } else {
+                format!("Measure it: luthier eval {path} --data FILE")
+            };
+            format!("{path}: {} tensors, {}\n\n{next}", merged.tensors, merged.encoding)
         },
     );
     Ok(())
