@@ -18,8 +18,10 @@ pub enum SiteKind {
     Up,
     /// Down projection of an MLP.
     Down,
-    /// Query, key and value projection in one: DeBERTa's first version.
-    Qkv,
+    /// Query projection of relative positions, where they have their own.
+    PosQ,
+    /// Key projection of relative positions, likewise.
+    PosK,
     /// The last linear of the head: scores of tokens or of labels.
     Head,
     /// The linear before it, where the head has one: a pooler, a classifier's or masked language model's dense layer.
@@ -42,7 +44,8 @@ impl SiteKind {
             Self::Gate => "gate",
             Self::Up => "up",
             Self::Down => "down",
-            Self::Qkv => "qkv",
+            Self::PosQ => "pos_q",
+            Self::PosK => "pos_k",
             Self::Head => "head",
             Self::Pool => "pool",
             Self::Embed => "embed",

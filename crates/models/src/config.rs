@@ -51,6 +51,27 @@ impl Config {
         n.map(|n| Some(n as usize)).ok_or_else(|| self.wrong(key, "a whole number from 0"))
     }
 
+    /// Whether the key has a number above zero.
+    pub fn is_above_zero(&self, key: &str) -> bool {
+        self.find(key).and_then(Value::as_f64).is_some_and(|v| v > 0.0)
+    }
+
+    /// Names: a list, or one text with `|` between; none if absent or `none`.
+    pub fn texts(&self, key: &str) -> Result<Vec<String>, Error> {
+        let wrong = || self.wrong(key, "names");
+        let all = match self.find(key) {
+            None => Vec::new(),
+            Some(Value::String(text)) => text.split('|').map(|t| t.trim().to_lowercase()).collect(),
+            Some(list) => {
+                let list = list.as_array().ok_or_else(wrong)?;
+                list.iter()
+                    .map(|v| v.as_str().map(str::to_string).ok_or_else(wrong))
+                    .collect::<Result<_, _>>()?
+            }
+        };
+        Ok(all.into_iter().filter(|t| t != "none" && !t.is_empty()).collect())
+    }
+
     /// A positive number, or `default`.
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64, Error> {
         match self.find(key) {

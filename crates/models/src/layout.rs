@@ -51,6 +51,10 @@ impl ModelSpec {
         if self.wiring.embed_norm {
             parts.push(norm("embed_norm", names.embed_norm));
         }
+        if let Some(relative) = &self.wiring.relative {
+            parts.push(table("relative", names.relative, 2 * relative.distance.span));
+            parts.extend(relative.norm.then(|| norm("relative_norm", names.relative_norm)));
+        }
         (0..self.layers).for_each(|i| self.block(i, &mut parts));
         if self.wiring.place == NormPlace::Pre {
             parts.push(norm("norm", names.norm));
@@ -92,6 +96,9 @@ impl ModelSpec {
                 parts.push(norm(&format!("attn.{}_norm", kind.as_str()), normed, self.head_dim, Norm::Rms));
             }
         }
+        let own = self.wiring.relative.filter(|r| !r.shared);
+        parts.extend(own.filter(|r| r.keys).map(|_| linear("attn", names.pos_k, SiteKind::PosK, d, q)));
+        parts.extend(own.filter(|r| r.queries).map(|_| linear("attn", names.pos_q, SiteKind::PosQ, d, q)));
         parts.push(linear("attn", names.o, SiteKind::O, q, d));
         parts.push(if pre { norm2() } else { norm1() });
         if self.wiring.gated {
@@ -119,7 +126,7 @@ impl ModelSpec {
 
     fn has_bias(&self, kind: SiteKind) -> bool {
         match kind {
-            SiteKind::Q | SiteKind::K | SiteKind::V | SiteKind::Qkv => self.qkv_bias,
+            SiteKind::Q | SiteKind::K | SiteKind::V | SiteKind::PosQ | SiteKind::PosK => self.qkv_bias,
             SiteKind::O => self.o_bias,
             SiteKind::Gate | SiteKind::Up | SiteKind::Down => self.mlp_bias,
             SiteKind::Pool => true,

@@ -52,6 +52,8 @@ impl Model {
             positions: loader.optional_matrix("positions.weight")?,
             token_types: loader.optional_matrix("token_types.weight")?,
             norm: loader.optional_norm("embed_norm")?,
+            relative: loader.optional_matrix("relative.weight")?,
+            relative_norm: loader.optional_norm("relative_norm")?,
         };
         let layers = (0..spec.layers).map(|i| loader.layer(i).map(Arc::new)).collect::<Result<_, _>>()?;
         let norm = loader.optional_norm("norm")?;
@@ -204,7 +206,10 @@ impl Loader<'_> {
         let q_norm = self.optional(&at("attn.q_norm.weight"))?;
         let k = self.linear(&at("attn.k"))?;
         let k_norm = self.optional(&at("attn.k_norm.weight"))?;
-        let (v, o) = (self.linear(&at("attn.v"))?, self.linear(&at("attn.o"))?);
+        let v = self.linear(&at("attn.v"))?;
+        let pos_k = self.optional_linear(&at("attn.pos_k"))?;
+        let pos_q = self.optional_linear(&at("attn.pos_q"))?;
+        let o = self.linear(&at("attn.o"))?;
         let between = self.norm(&at(if pre { "norm2" } else { "norm1" }))?;
         let gate = self.optional_linear(&at("mlp.gate"))?;
         let (up, down) = (self.linear(&at("mlp.up"))?, self.linear(&at("mlp.down"))?);
@@ -213,7 +218,7 @@ impl Loader<'_> {
             None => (between, self.norm(&at("norm2"))?),
         };
         let window = self.spec.windows[index];
-        Ok(Layer { index, norm1, q, k, v, o, q_norm, k_norm, norm2, gate, up, down, window })
+        Ok(Layer { index, norm1, q, k, v, pos_k, pos_q, o, q_norm, k_norm, norm2, gate, up, down, window })
     }
 
     fn head(&mut self, embed: &Linear) -> Result<HeadLayers, Error> {

@@ -85,6 +85,8 @@ pub(crate) struct Layer {
     pub(crate) q: Linear,
     pub(crate) k: Linear,
     pub(crate) v: Linear,
+    pub(crate) pos_k: Option<Linear>,
+    pub(crate) pos_q: Option<Linear>,
     pub(crate) o: Linear,
     pub(crate) q_norm: Option<Slot>,
     pub(crate) k_norm: Option<Slot>,
@@ -101,6 +103,8 @@ pub(crate) struct Tables {
     pub(crate) positions: Option<Matrix>,
     pub(crate) token_types: Option<Matrix>,
     pub(crate) norm: Option<NormSlots>,
+    pub(crate) relative: Option<Matrix>,
+    pub(crate) relative_norm: Option<NormSlots>,
 }
 
 /// The head's modules.

@@ -39,6 +39,14 @@ pub struct Names {
     pub norm2: &'static str,
     /// Norm after the last block.
     pub norm: &'static str,
+    /// Table of relative positions.
+    pub relative: &'static str,
+    /// Its norm.
+    pub relative_norm: &'static str,
+    /// Query projection of relative positions.
+    pub pos_q: &'static str,
+    /// Key projection of relative positions.
+    pub pos_k: &'static str,
 }
 
 impl Names {
@@ -62,6 +70,10 @@ impl Names {
         down: "mlp.down_proj",
         norm2: "post_attention_layernorm",
         norm: "norm",
+        relative: "",
+        relative_norm: "",
+        pos_q: "",
+        pos_k: "",
     };
 
     /// BERT's, and with another prefix RoBERTa's and DeBERTa's.
@@ -84,6 +96,10 @@ impl Names {
         down: "output.dense",
         norm2: "output.LayerNorm",
         norm: "",
+        relative: "encoder.rel_embeddings",
+        relative_norm: "encoder.LayerNorm",
+        pos_q: "attention.self.pos_query_proj",
+        pos_k: "attention.self.pos_key_proj",
     };
 
     /// Names under which a file may hold the tensor `name`: its own; without the prefix, where the base was saved without

@@ -2,6 +2,7 @@
 use crate::head::HeadSpec;
 use crate::names::Names;
 use luthier_contract::BaseParam;
+use luthier_kernels::disentangled::Distance;
 use luthier_kernels::gated_mlp::Activation;
 use luthier_kernels::rope::RopeSpec;
 
@@ -68,6 +69,8 @@ pub struct Wiring {
     pub token_types: usize,
     /// Whether the sum of the embeddings is normed.
     pub embed_norm: bool,
+    /// Relative positions in attention's scores: DeBERTa's.
+    pub relative: Option<Relative>,
     /// Dropout in training.
     pub dropout: Dropouts,
 }
@@ -82,6 +85,7 @@ impl Wiring {
         gated: true,
         token_types: 0,
         embed_norm: false,
+        relative: None,
         dropout: Dropouts { embed: 0.0, attention: 0.0, mlp: 0.0 },
     };
 }
@@ -114,6 +118,25 @@ pub enum Positions {
         /// Row of the first position.
         offset: usize,
     },
+    /// Only in attention's scores, if at all.
+    None,
+}
+
+/// Disentangled attention: see [`luthier_kernels::disentangled`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Relative {
+    /// Rows of distances.
+    pub distance: Distance,
+    /// Whether queries meet keys of positions.
+    pub keys: bool,
+    /// Whether keys meet queries of positions.
+    pub queries: bool,
+    /// Whether the block's own query and key projections serve positions too.
+    pub shared: bool,
+    /// Whether the table is normed.
+    pub norm: bool,
+    /// Dropout of the table, in each block.
+    pub dropout: f64,
 }
 
 /// Probabilities of dropout in training, as the family's own. What transformers drops of attention's probabilities is
@@ -133,7 +156,7 @@ impl ModelSpec {
     pub const fn rope(&self) -> Option<&RopeSpec> {
         match &self.positions {
             Positions::Rope(rope) => Some(rope),
-            Positions::Learned { .. } => None,
+            Positions::Learned { .. } | Positions::None => None,
         }
     }
 
@@ -141,7 +164,7 @@ impl ModelSpec {
     pub const fn position_limit(&self) -> Option<usize> {
         match &self.positions {
             Positions::Learned { .. } => Some(self.max_positions),
-            Positions::Rope(_) => None,
+            Positions::Rope(_) | Positions::None => None,
         }
     }
 
@@ -149,7 +172,7 @@ impl ModelSpec {
     pub const fn position_offset(&self) -> usize {
         match &self.positions {
             Positions::Learned { offset } => *offset,
-            Positions::Rope(_) => 0,
+            Positions::Rope(_) | Positions::None => 0,
         }
     }
 

@@ -165,6 +165,11 @@ fn xlm_roberta() {
 }
 
 #[test]
+fn deberta_v2() {
+    check("deberta-v2");
+}
+
+#[test]
 fn distilbert() {
     check("distilbert");
 }

@@ -80,6 +80,7 @@ pub(super) fn encoder(
             gated: false,
             token_types: config.whole("type_vocab_size")?.unwrap_or(2),
             embed_norm: true,
+            relative: None,
             dropout: Dropouts { embed: dropout, attention: dropout, mlp: dropout },
         },
         head: HeadSpec { std: config.number_or("initializer_range", 0.02)?, ..head },

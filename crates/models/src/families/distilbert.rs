@@ -74,6 +74,7 @@ fn parse(config: &Config, head: Head) -> Result<ModelSpec, Error> {
             gated: false,
             token_types: 0,
             embed_norm: true,
+            relative: None,
             dropout: Dropouts { embed: dropout, attention: 0.0, mlp: dropout },
         },
         head: HeadSpec { std: config.number_or("initializer_range", 0.02)?, ..head_of(config, head)? },

@@ -5,6 +5,7 @@ use crate::head::Head;
 use crate::spec::ModelSpec;
 
 mod bert;
+mod deberta_v2;
 mod distilbert;
 mod llama;
 mod mistral;
@@ -59,6 +60,7 @@ impl Family {
 /// Every family, in alphabetic order.
 pub static FAMILIES: &[Family] = &[
     bert::FAMILY,
+    deberta_v2::FAMILY,
     distilbert::FAMILY,
     llama::FAMILY,
     mistral::FAMILY,

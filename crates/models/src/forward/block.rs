@@ -1,9 +1,11 @@
 //! One block: attention and MLP, each with its residual and its norm before or behind.
 use super::Run;
-use crate::model::{Layer, Model, NormSlots};
-use crate::spec::NormPlace;
+use crate::model::{Layer, Linear, Model, NormSlots};
+use crate::spec::{NormPlace, Relative};
 use luthier_kernels::activation::{Activation, activate};
 use luthier_kernels::attention::{AttentionSpec, attention};
+use luthier_kernels::disentangled::{DisentangledSpec, disentangled};
+use luthier_kernels::dropout::{Dropout, dropout};
 use luthier_kernels::elementwise::add;
 use luthier_kernels::gated_mlp::gated;
 use luthier_kernels::layer_norm::{add_layer_norm, layer_norm};
@@ -25,6 +27,7 @@ pub(super) struct Wires {
     activation: Activation,
     attention_dropout: f64,
     mlp_dropout: f64,
+    relative: Option<Relative>,
 }
 
 /// The norm of rows.
@@ -59,6 +62,7 @@ impl Wires {
             activation: spec.activation,
             attention_dropout: spec.wiring.dropout.attention,
             mlp_dropout: spec.wiring.dropout.mlp,
+            relative: spec.wiring.relative,
         }
     }
 
@@ -74,10 +78,53 @@ impl Wires {
         }
     }
 
-    /// Attention of the block's input, before its projection: `[n, heads head_dim]`.
-    pub(super) fn attended(&self, tape: &Tape, layer: &Layer, run: &Run, x: &Var) -> Var {
+    /// Attention of the block's input, before its projection: `[n, heads head_dim]`. `relative` is the table of relative
+    /// positions, where scores use one.
+    pub(super) fn attended(
+        &self,
+        tape: &Tape,
+        layer: &Layer,
+        run: &Run,
+        x: &Var,
+        relative: Option<&Var>,
+    ) -> Var {
         let [q, k, v] = self.qkv(tape, layer, run, x);
-        attention(tape, &q, &k, &v, &self.attention(layer.window), &run.context.segments)
+        match (relative, self.relative) {
+            (Some(table), Some(spec)) => self.with_relative(tape, layer, run, [&q, &k, &v], table, spec),
+            _ => attention(tape, &q, &k, &v, &self.attention(layer.window), &run.context.segments),
+        }
+    }
+
+    /// DeBERTa's attention. An adapter of the projections that positions share acts on positions too, as in PEFT.
+    fn with_relative(
+        &self,
+        tape: &Tape,
+        layer: &Layer,
+        run: &Run,
+        [q, k, v]: [&Var; 3],
+        table: &Var,
+        spec: Relative,
+    ) -> Var {
+        let place = format!("layers.{}.attn.relative", layer.index);
+        // The table is of no segment: its rows draw alike in every micro-batch.
+        let dropped = run.context.dropout(spec.dropout, &place);
+        let table = match dropped.map(|d| Dropout { first_row: 0, ..d }) {
+            Some(dropped) => dropout(tape, table, &dropped),
+            None => table.clone(),
+        };
+        let project = |wanted: bool, own: &Option<Linear>, shared: &Linear| {
+            wanted.then(|| run.linear(tape, own.as_ref().unwrap_or(shared), &table))
+        };
+        let pk = project(spec.keys, &layer.pos_k, &layer.k);
+        let pq = project(spec.queries, &layer.pos_q, &layer.q);
+        let terms = 1 + usize::from(spec.keys) + usize::from(spec.queries);
+        let shape = DisentangledSpec {
+            heads: self.heads,
+            head_dim: self.head_dim,
+            scale: 1.0 / ((self.head_dim * terms) as f64).sqrt(),
+            distance: spec.distance,
+        };
+        disentangled(tape, [q, k, v], pk.as_ref(), pq.as_ref(), &shape, &run.context.segments)
     }
 
     /// Queries, keys, values; the first two rotated where positions are rotary.

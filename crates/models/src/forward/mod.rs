@@ -105,18 +105,30 @@ impl Model {
         x
     }
 
+    /// The table of relative positions `[2 span, d_model]`, normed, where attention reads one.
+    fn relative(&self, tape: &Tape) -> Option<Var> {
+        let (table, spec) = (self.tables.relative.as_ref()?, self.spec.wiring.relative?);
+        let rows = (0..2 * spec.distance.span as u32).collect();
+        let x = embedding(tape, &table.on(tape), &rows, self.compute);
+        Some(match &self.tables.relative_norm {
+            Some(slots) => norm(tape, &x, slots, self.spec.eps),
+            None => x,
+        })
+    }
+
     /// Final hidden states `[n, d_model]`, normed, not logits: the loss takes the head too.
     pub fn hidden(&self, tape: &Tape, run: &Run) -> Var {
         let wires = Wires::new(self);
         let mut x =
             run.dropout(tape, self.embed(tape, &run.context), self.spec.wiring.dropout.embed, "embed.sum");
+        let relative = self.relative(tape);
         for layer in &self.layers {
             let (layer, wires, inner) = (layer.clone(), wires.clone(), run.clone());
             let block: Block = Rc::new(move |tape: &Tape, input: &[Var]| {
-                let attended = wires.attended(tape, &layer, &inner, &input[0]);
+                let attended = wires.attended(tape, &layer, &inner, &input[0], input.get(1));
                 vec![wires.rest(tape, &layer, &inner, input[0].clone(), &attended)]
             });
-            let input = [x];
+            let input = std::iter::once(x).chain(relative.clone()).collect::<Vec<_>>();
             let outputs = if run.recompute { tape.checkpoint(&input, block) } else { block(tape, &input) };
             x = outputs.into_iter().next().expect("a block has one output");
         }
