@@ -3,7 +3,8 @@ use luthier_contract::{Adapter, Context, Method, Mode, Scope, Segments};
 use luthier_kernels::gated_mlp::Activation;
 use luthier_kernels::rope::{RopeScaling, RopeSpec};
 use luthier_models::{
-    Applied, HeadSpec, LoadOptions, Model, ModelSpec, Positions, RandomSource, Run, Wiring,
+    Applied, Dense, Dropouts, Head, HeadSpec, LoadOptions, Model, ModelSpec, Names, Norm, NormPlace,
+    Positions, RandomSource, Run, Takes, Wiring,
 };
 use luthier_tensor::{DType, Key, Param, Stream, Tensor};
 use std::sync::Arc;
@@ -53,6 +54,56 @@ pub fn spec(which: usize) -> ModelSpec {
         windows: vec![(which == 2).then_some(5); layers],
         wiring: Wiring::DECODER,
         head: HeadSpec::lm(),
+    }
+}
+
+/// A BERT with a masked language-model head: everything that decoders have not, odd sizes, dropout of its own.
+pub fn tiny_bert() -> ModelSpec {
+    let (d_model, heads, head_dim, layers) = (12, 3, 4, 2);
+    ModelSpec {
+        family: "bert",
+        layers,
+        d_model,
+        d_ff: 20,
+        heads,
+        kv_heads: heads,
+        head_dim,
+        vocab: 23,
+        max_positions: 16,
+        eps: 1e-5,
+        positions: Positions::Learned { offset: 2 },
+        activation: Activation::Gelu,
+        tied: true,
+        qkv_bias: true,
+        o_bias: true,
+        mlp_bias: true,
+        qk_norm: false,
+        windows: vec![None; layers],
+        wiring: Wiring {
+            names: &Names::BERT,
+            norm: Norm::Layer,
+            place: NormPlace::Post,
+            causal: false,
+            gated: false,
+            token_types: 2,
+            embed_norm: true,
+            relative: None,
+            dropout: Dropouts { embed: 0.1, attention: 0.2, mlp: 0.1 },
+        },
+        head: HeadSpec {
+            dense: Some(Dense {
+                module: "cls.predictions.transform.dense",
+                activation: Activation::Gelu,
+                of_base: true,
+            }),
+            norm: Some("cls.predictions.transform.LayerNorm"),
+            ..HeadSpec::plain(
+                Head::MaskedLm,
+                Takes::First,
+                "cls.predictions.decoder",
+                Some("cls.predictions.bias"),
+            )
+        },
     }
 }
 

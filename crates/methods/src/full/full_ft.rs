@@ -95,4 +95,10 @@ impl Method for FullFt {
 }
 
 #[cfg(test)]
-luthier_testkit::laws!(|| luthier_testkit::Case::new(FullFt::default()));
+mod tests {
+    use super::*;
+    use luthier_testkit::Case;
+
+    luthier_testkit::laws!(|| Case::new(FullFt::default()));
+    luthier_testkit::encoder_laws!(|| Case::new(FullFt::default()));
+}

@@ -8,6 +8,7 @@ fn tiny() -> Lora {
 }
 
 luthier_testkit::laws!(|| Case::new(tiny()));
+luthier_testkit::encoder_laws!(|| Case::new(tiny()));
 
 type Law = fn(&Case) -> Result<(), String>;
 
