@@ -84,11 +84,11 @@ impl fmt::Display for Site {
     }
 }
 
-/// Whether `module` is the one named by the end of its path (`classifier`, `self_attn.q_proj`), or lies within it.
+/// Whether `module` is one whose path ends in `name`, or lies within one: what PEFT's `modules_to_save` means. The end need
+/// not begin at a dot, so that `classifier` takes DistilBERT's `pre_classifier` along.
 pub fn is_in(module: &str, name: &str) -> bool {
-    let ends = |path: &str| path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
     let ancestors = module.match_indices('.').map(|(at, _)| &module[..at]);
-    ancestors.chain([module]).any(ends)
+    ancestors.chain([module]).any(|path| path.ends_with(name))
 }
 
 /// A tensor of the base model.
@@ -141,7 +141,8 @@ mod tests {
             ("classifier.out_proj", "classifier", true),
             ("bert.pooler.dense", "pooler", true),
             ("bert.pooler.dense", "pooler.dense", true),
-            ("pre_classifier", "classifier", false),
+            ("pre_classifier", "classifier", true),
+            ("classifier", "pre_classifier", false),
             ("model.layers.1.self_attn.q_proj", "layers.1", true),
             ("model.layers.11.self_attn.q_proj", "layers.1", false),
         ] {

@@ -191,7 +191,11 @@ impl Method for Lora {
                 format!("blocks from 0 to {}", layers.saturating_sub(1)),
             ));
         }
-        if let Some(name) = self.modules_to_save.iter().find(|name| !base.iter().any(|p| p.is_in(name))) {
+        // PEFT names both for a classifier, of which every model has one.
+        let pair = ["classifier", "score"];
+        let found = |name: &str| base.iter().any(|p| p.is_in(name));
+        let named = |name: &str| found(name) || (pair.contains(&name) && pair.into_iter().any(found));
+        if let Some(name) = self.modules_to_save.iter().find(|name| !named(name)) {
             return Err(Self::setting("modules_to_save", name, "a module of the base, such as lm_head"));
         }
         let adapted = sites.iter().filter_map(|s| self.at(s).map(|(rank, _)| (s, rank))).collect::<Vec<_>>();
