@@ -26,4 +26,4 @@ pub use head::{Dense, Head, HeadSpec, Takes};
 pub use load::{LoadOptions, RandomSource, Source};
 pub use model::{Matrix, Model, Slot};
 pub use names::Names;
-pub use spec::{Dropouts, ModelSpec, Norm, NormPlace, Positions, Relative, Wiring};
+pub use spec::{Activation, Distance, Dropouts, ModelSpec, Norm, NormPlace, Positions, Relative, Wiring};

@@ -2,8 +2,8 @@
 use crate::head::HeadSpec;
 use crate::names::Names;
 use luthier_contract::BaseParam;
-use luthier_kernels::disentangled::Distance;
-use luthier_kernels::gated_mlp::Activation;
+pub use luthier_kernels::activation::Activation;
+pub use luthier_kernels::disentangled::Distance;
 use luthier_kernels::rope::RopeSpec;
 
 /// Shape and wiring of a transformer.

@@ -170,14 +170,12 @@ fn product(
 }
 
 fn bias_grad(b: &mut Backward<'_>, at: usize, bias: &Bias, dy: &Tensor) {
-    if !b.needs(at) {
-        return;
+    if b.needs(at) {
+        let dtype = bias.dtype.accumulator();
+        b.accumulate(at, &bias.shape, dtype, Account::Gradient, |sum, accumulate| {
+            super::bias::gradient(dy, sum, accumulate);
+        });
     }
-    let ones = vec![1f32; dy.rows()];
-    b.accumulate(at, &bias.shape, bias.dtype.accumulator(), Account::Gradient, |sum, accumulate| {
-        let options = Options { accumulate, ..Options::default() };
-        gemm(MatMut::of(sum), MatRef::new(&ones[..], 1, dy.rows()), MatRef::of(dy), options);
-    });
 }
 
 impl SavedWeight {

@@ -4,6 +4,7 @@
 //! is that or a trained tensor; a [`Delta`] describes what a method adds, so that
 //! the engine can fuse it.
 mod backward;
+mod bias;
 mod dense;
 pub mod reference;
 #[cfg(test)]
@@ -215,24 +216,24 @@ fn only_rows(mut u: Tensor, rows: Option<&Range<usize>>) -> Tensor {
     u
 }
 
-/// Adds biases: products of a column of ones, in f32, since a bias may be larger than what it is added to.
+/// Adds biases: those of all rows in one pass.
 fn add_biases(y: &mut Tensor, bias: Option<&Var>, deltas: &[Delta]) {
     let (n, d_out) = (y.rows(), y.cols());
-    let ones_on =
-        |rows: &Range<usize>| (0..n).map(|i| f32::from(u8::from(rows.contains(&i)))).collect::<Vec<_>>();
-    let own = bias.into_iter().map(|b| (b, &None));
-    let added = deltas.iter().filter_map(|d| d.bias.as_ref().map(|b| (b, &d.rows)));
-    let biases: Vec<(&Var, Vec<f32>)> =
-        own.chain(added).map(|(b, rows)| (b, ones_on(rows.as_ref().unwrap_or(&(0..n))))).collect();
-    let products: Vec<Product<'_>> = biases
-        .iter()
-        .map(|(b, ones)| {
-            assert_eq!(b.value().numel(), d_out, "length of a linear layer's bias");
-            Product { a: MatRef::new(&ones[..], n, 1), b: RightOperand::View(MatRef::of(b.value())) }
-        })
-        .collect();
-    let compute = if y.dtype() == DType::F64 { Compute::F64 } else { Compute::F32 };
-    for some in products.chunks(MAX_PRODUCTS) {
-        gemm_sum(MatMut::of(y), some, Options { accumulate: true, compute, ..Options::default() });
+    let mut sum: Option<Vec<f64>> = None;
+    for (b, rows) in bias
+        .into_iter()
+        .map(|b| (b, None))
+        .chain(deltas.iter().filter_map(|d| d.bias.as_ref().map(|b| (b, d.rows.clone()))))
+    {
+        let values = b.value().to_f64_vec();
+        assert_eq!(values.len(), d_out, "length of a linear layer's bias");
+        match (rows, &mut sum) {
+            (Some(rows), _) => bias::add(y, &values, rows),
+            (None, Some(sum)) => sum.iter_mut().zip(values).for_each(|(sum, v)| *sum += v),
+            (None, none) => *none = Some(values),
+        }
+    }
+    if let Some(sum) = sum {
+        bias::add(y, &sum, 0..n);
     }
 }

@@ -6,7 +6,7 @@ import encoders, tiny
 
 
 def bert(**more):
-    return BertConfig(**dict(hidden_size=48, intermediate_size=40, num_hidden_layers=2, num_attention_heads=6,
+    return BertConfig(**dict(hidden_size=24, intermediate_size=20, num_hidden_layers=2, num_attention_heads=6,
                              vocab_size=tiny.VOCAB, max_position_embeddings=32) | more)
 
 

@@ -7,7 +7,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from transformers import DebertaV2Config
 import encoders, tiny
 
-SIZES = dict(hidden_size=48, intermediate_size=40, num_hidden_layers=2, num_attention_heads=6, vocab_size=tiny.VOCAB,
+SIZES = dict(hidden_size=24, intermediate_size=20, num_hidden_layers=2, num_attention_heads=6, vocab_size=tiny.VOCAB,
              max_position_embeddings=32, relative_attention=True, pos_att_type=["p2c", "c2p"], layer_norm_eps=1e-5)
 VARIANTS = {
     "v3": DebertaV2Config(**SIZES, position_buckets=8, share_att_key=True, norm_rel_ebd="layer_norm",

@@ -4,7 +4,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from transformers import DistilBertConfig
 import encoders, tiny
 
-SIZES = dict(dim=48, hidden_dim=40, n_layers=2, n_heads=6, vocab_size=tiny.VOCAB, max_position_embeddings=32)
+SIZES = dict(dim=24, hidden_dim=20, n_layers=2, n_heads=6, vocab_size=tiny.VOCAB, max_position_embeddings=32)
 VARIANTS = {"default": DistilBertConfig(**SIZES), "relu": DistilBertConfig(**SIZES | dict(activation="relu", n_heads=4))}
 GRADS = ("distilbert.embeddings.word_embeddings.weight", "distilbert.embeddings.position_embeddings.weight",
          "distilbert.transformer.layer.0.attention.q_lin.weight", "distilbert.transformer.layer.0.attention.k_lin.bias",

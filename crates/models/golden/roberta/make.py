@@ -4,7 +4,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from transformers import RobertaConfig
 import encoders, tiny
 
-SIZES = dict(hidden_size=48, intermediate_size=40, num_hidden_layers=2, num_attention_heads=6, vocab_size=tiny.VOCAB,
+SIZES = dict(hidden_size=24, intermediate_size=20, num_hidden_layers=2, num_attention_heads=6, vocab_size=tiny.VOCAB,
              max_position_embeddings=32, type_vocab_size=1, layer_norm_eps=1e-5)
 VARIANTS = {
     "default": RobertaConfig(**SIZES),

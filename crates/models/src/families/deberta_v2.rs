@@ -6,8 +6,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::head::{Dense, Head, HeadSpec, Takes, no_such_head};
 use crate::names::Names;
-use crate::spec::{ModelSpec, Positions, Relative, Wiring};
-use luthier_kernels::disentangled::Distance;
+use crate::spec::{Distance, ModelSpec, Positions, Relative, Wiring};
 
 /// The row of both.
 pub(super) const FAMILY: Family = Family {

@@ -4,8 +4,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::head::{Dense, Head, HeadSpec, Takes, no_such_head};
 use crate::names::Names;
-use crate::spec::{Dropouts, ModelSpec, Norm, NormPlace, Positions, Wiring};
-use luthier_kernels::activation::Activation;
+use crate::spec::{Activation, Dropouts, ModelSpec, Norm, NormPlace, Positions, Wiring};
 
 /// DistilBERT's row.
 pub(super) const FAMILY: Family = Family {

@@ -6,8 +6,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::head::{Dense, Head, HeadSpec, Takes, no_such_head};
 use crate::names::Names;
-use crate::spec::{ModelSpec, Positions};
-use luthier_kernels::activation::Activation;
+use crate::spec::{Activation, ModelSpec, Positions};
 
 /// RoBERTa's row.
 pub(super) const FAMILY: Family = Family {
