@@ -21,7 +21,7 @@ pub use context::{Context, Mode};
 pub use error::Error;
 pub use luthier_kernels::attention::Segments;
 pub use luthier_kernels::dropout::Dropout;
-pub use luthier_kernels::linear::{Base, Delta, LowRank, Weight};
+pub use luthier_kernels::linear::{Base, Delta, LowRank, Magnitude, Weight};
 pub use method::{Cost, Master, Method, Training, Unmergeable};
 pub use param::{Init, ParamSpec, Role, Scope};
 pub use site::{BaseParam, Site, SiteKind, is_in};

@@ -142,6 +142,17 @@ pub trait Method: fmt::Debug + Send + Sync {
         weight: &Tensor,
     ) -> Result<Tensor, Unmergeable>;
 
+    /// The bias that goes with [`merge`](Self::merge)'s weight, where the layer has one.
+    fn merge_bias(
+        &self,
+        site: &Site,
+        tensors: &[(&'static str, Tensor)],
+        bias: &Tensor,
+    ) -> Result<Tensor, Unmergeable> {
+        let _ = (site, tensors);
+        Ok(bias.clone())
+    }
+
     /// `adapter_config.json`: PEFT's where PEFT has the method, else our own type. `sites` are all of
     /// the model's.
     fn adapter_config(&self, base_name: &str, sites: &[Site]) -> Value;

@@ -43,6 +43,8 @@ pub enum Init {
     Zeros,
     /// All one.
     Ones,
+    /// All the same.
+    Constant(f64),
     /// `U(-b, b)` with `b = 1 / sqrt(fan_in)`: PyTorch's `kaiming_uniform_(a = sqrt(5))`.
     KaimingUniform {
         /// Inputs summed per output.
@@ -62,6 +64,7 @@ impl fmt::Debug for Init {
         match self {
             Self::Zeros => f.write_str("Zeros"),
             Self::Ones => f.write_str("Ones"),
+            Self::Constant(value) => write!(f, "Constant({value})"),
             Self::KaimingUniform { fan_in } => write!(f, "KaimingUniform({fan_in})"),
             Self::Normal { std } => write!(f, "Normal({std})"),
             Self::FromBase(_) => f.write_str("FromBase(..)"),
@@ -80,6 +83,7 @@ impl Init {
         match self {
             Self::Zeros => Tensor::zeros(shape, dtype, account),
             Self::Ones => draw(&|_| 1.0),
+            Self::Constant(value) => draw(&|_| *value),
             Self::KaimingUniform { fan_in } => {
                 let bound = 1.0 / (*fan_in as f64).sqrt();
                 draw(&|i| bound * (2.0 * key.uniform(0, i) - 1.0))

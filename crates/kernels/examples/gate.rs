@@ -112,7 +112,7 @@ impl Layer {
             .lora
             .get(name)
             .map(|[a, b]| {
-                let low_rank = LowRank { a: tape.leaf(a), b: tape.leaf(b), scale: 2.0, dropout: None };
+                let low_rank = LowRank::new(tape.leaf(a), tape.leaf(b), 2.0);
                 Delta { low_rank: Some(low_rank), ..Delta::default() }
             })
             .into_iter()

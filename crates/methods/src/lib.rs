@@ -7,6 +7,7 @@ pub mod low_rank;
 pub mod partial;
 
 mod own_file;
+mod parts;
 mod peft;
 
 pub use peft::{AdapterFile, Patterns, ReadError, read_config};
@@ -37,10 +38,15 @@ const fn row<M: Method + DeserializeOwned + serde::Serialize + 'static>(card: &'
 
 /// Every ready method, in alphabetic order.
 pub static METHODS: &[Row] = &[
+    row::<full::adalomo::AdaLomo>(&full::adalomo::CARD),
     row::<partial::bitfit::Bitfit>(&partial::bitfit::CARD),
+    row::<partial::fish_mask::FishMask>(&partial::fish_mask::CARD),
     row::<partial::freeze_layers::FreezeLayers>(&partial::freeze_layers::CARD),
     row::<full::full_ft::FullFt>(&full::full_ft::CARD),
+    row::<full::galore::Galore>(&full::galore::CARD),
+    row::<full::lomo::Lomo>(&full::lomo::CARD),
     row::<low_rank::lora::Lora>(&low_rank::lora::CARD),
+    row::<full::mezo::Mezo>(&full::mezo::CARD),
 ];
 
 /// Ids that can stand under `[method]`.

@@ -39,14 +39,14 @@ fn follow(name: &str, dtype: DType, tolerance: f64) {
         let Some(norm) = norms.get(t) else { break };
         let mut gradients = BTreeMap::<ParamId, Tensor>::new();
         tape.backward(loss.sum, 1.0, &mut gradients);
-        let mut gradients: Vec<Tensor> = leaves
+        let gradients: Vec<Tensor> = leaves
             .iter()
             .map(|leaf| gradients.remove(&leaf.param.id()).expect("every weight trains"))
             .collect();
         let step = Step { t: t as u64, lr: LR, seed: 0 };
         near(
             &format!("norm {t}"),
-            chain.update(&mut leaves, &mut gradients, 1.0 / rows.len() as f64, &step),
+            chain.update(&mut leaves, &gradients, 1.0 / rows.len() as f64, &step),
             *norm,
         );
     }

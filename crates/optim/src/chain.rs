@@ -1,6 +1,6 @@
 //! A chain of transforms over the trained tensors of a run.
-use crate::transforms::{Chunk, Transform};
-use luthier_tensor::{Account, DType, Float, Key, Param, Stream, Tensor, bf16};
+use crate::transforms::{Chunk, Reach, Transform, Whole};
+use luthier_tensor::{Account, DType, Float, Key, Param, Stream, Tensor, bf16, to_dtype};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -19,9 +19,14 @@ pub struct TransformRow {
 /// Every transform, in alphabetic order of files.
 pub static TRANSFORMS: &[TransformRow] = &[
     TransformRow { file: "add_decayed_weights", name: "decay" },
+    TransformRow { file: "clip_by_rms", name: "rms" },
+    TransformRow { file: "mask_updates", name: "mask" },
+    TransformRow { file: "project_gradient", name: "projected" },
     TransformRow { file: "scale_by_adam", name: "adam" },
+    TransformRow { file: "scale_by_factored_rms", name: "factored" },
     TransformRow { file: "scale_by_learning_rate", name: "lr" },
     TransformRow { file: "scale_by_momentum", name: "momentum" },
+    TransformRow { file: "scale_by_param_rms", name: "size" },
 ];
 
 /// Where a step stands.
@@ -40,8 +45,20 @@ pub struct Step {
 pub struct Leaf {
     /// The tensor.
     pub param: Arc<Param>,
-    /// One tensor a slot of each link, links in order.
-    pub slots: Vec<Tensor>,
+    /// Factor of the learning rate.
+    pub rate: f64,
+    /// State: its name within the parameter, `adam.m`, and its values. Links in order.
+    pub slots: Vec<(String, Tensor)>,
+    projected: bool,
+}
+
+/// Where the direction of an update comes from.
+#[derive(Clone, Copy)]
+pub enum Direction<'a> {
+    /// A gradient, in the type of sums.
+    Gradient(&'a Tensor),
+    /// Numbers made where they are used: `fill(first, values)` writes those from element `first` on.
+    Made(&'a (dyn Fn(usize, &mut [f64]) + Sync)),
 }
 
 /// The links in order, after clipping.
@@ -49,81 +66,107 @@ pub struct Leaf {
 pub struct Chain {
     clip: Option<f64>,
     links: Vec<Box<dyn Transform>>,
+    projected: Vec<Box<dyn Transform>>,
 }
 
 impl Chain {
     /// Clips the global norm to `clip`, then runs `links`.
     pub fn new(clip: Option<f64>, links: Vec<Box<dyn Transform>>) -> Self {
-        Self { clip, links }
+        Self { clip, links, projected: Vec::new() }
     }
 
-    /// Names of the state tensors of one parameter, `adam.m`, in the order of [`Leaf::slots`].
-    pub fn slot_names(&self) -> Vec<String> {
-        let of =
-            |l: &dyn Transform| l.slots().iter().map(|s| format!("{}.{s}", l.name())).collect::<Vec<_>>();
-        self.links.iter().flat_map(|l| of(l.as_ref())).collect()
+    /// The same with one more link at the end.
+    #[must_use]
+    pub fn then(mut self, link: impl Transform + 'static) -> Self {
+        self.links.push(Box::new(link));
+        self
     }
 
-    /// Bytes of state for a parameter of `numel` elements of `dtype`.
-    pub fn state_bytes(&self, numel: usize, dtype: DType) -> usize {
-        self.slot_names().len() * numel * dtype.accumulator().size()
+    /// The same with this clipping.
+    #[must_use]
+    pub fn clipped(mut self, clip: Option<f64>) -> Self {
+        self.clip = clip;
+        self
+    }
+
+    /// The same with other links for projected leaves.
+    #[must_use]
+    pub fn with_projected(mut self, links: Vec<Box<dyn Transform>>) -> Self {
+        self.projected = links;
+        self
+    }
+
+    /// The norm that gradients are clipped to.
+    pub fn clip(&self) -> Option<f64> {
+        self.clip
+    }
+
+    /// What a gradient of this mean norm is multiplied with.
+    pub fn clipping(&self, norm: f64) -> f64 {
+        // PyTorch's clip_grad_norm_: the 1e-6 keeps a zero norm from dividing.
+        self.clip.map_or(1.0, |c| (c / (norm + 1e-6)).min(1.0))
+    }
+
+    fn links_of(&self, projected: bool) -> &[Box<dyn Transform>] {
+        if projected { &self.projected } else { &self.links }
     }
 
     /// Zero state for `param`.
     pub fn leaf(&self, param: Arc<Param>) -> Leaf {
+        self.leaf_of(param, 1.0, false)
+    }
+
+    /// Zero state for `param`, whose learning rate has a factor, and which may run through the projected links.
+    pub fn leaf_of(&self, param: Arc<Param>, rate: f64, projected: bool) -> Leaf {
         let value = param.value();
-        let (shape, dtype) = (value.shape().to_vec(), value.dtype().accumulator());
-        let slots =
-            self.slot_names().iter().map(|_| Tensor::zeros(&shape, dtype, Account::Optimizer)).collect();
-        Leaf { param, slots }
+        let dtype = value.dtype().accumulator();
+        let of = |link: &dyn Transform| {
+            let named = link.slots(value.shape()).into_iter();
+            let zero = |shape: &[usize]| Tensor::zeros(shape, dtype, Account::Optimizer);
+            named.map(|(slot, shape)| (format!("{}.{slot}", link.name()), zero(&shape))).collect::<Vec<_>>()
+        };
+        let slots = self.links_of(projected).iter().flat_map(|l| of(l.as_ref())).collect();
+        Leaf { param, rate, slots, projected }
     }
 
     /// Updates every leaf by its gradient (a sum, of which `scale` times is the mean) and gives the norm of the mean
-    /// gradient before clipping. Gradients are in the leaves' order and are changed.
-    pub fn update(&self, leaves: &mut [Leaf], gradients: &mut [Tensor], scale: f64, step: &Step) -> f64 {
+    /// gradient before clipping. Gradients are in the leaves' order.
+    pub fn update(&self, leaves: &mut [Leaf], gradients: &[Tensor], scale: f64, step: &Step) -> f64 {
         let norm = gradients.iter().map(square_sum).sum::<f64>().sqrt() * scale;
-        // PyTorch's clip_grad_norm_: the 1e-6 keeps a zero norm from dividing.
-        let clipped = self.clip.map_or(1.0, |c| (c / (norm + 1e-6)).min(1.0));
+        let scale = scale * self.clipping(norm);
         for (leaf, gradient) in leaves.iter_mut().zip(gradients) {
-            self.update_leaf(leaf, gradient, scale * clipped, step);
+            self.update_leaf(leaf, Direction::Gradient(gradient), scale, step);
         }
         norm
     }
 
-    fn update_leaf(&self, leaf: &mut Leaf, gradient: &mut Tensor, scale: f64, step: &Step) {
-        let slots = leaf.slots.as_mut_slice();
+    /// Updates one leaf by `scale` times a direction, which is not clipped.
+    pub fn update_leaf(&self, leaf: &mut Leaf, direction: Direction<'_>, scale: f64, step: &Step) {
+        let step = Step { lr: step.lr * leaf.rate, ..*step };
+        let links = self.links_of(leaf.projected);
         let rounding = Key::new(step.seed, Stream::Rounding).with(step.t).at(leaf.param.name());
-        leaf.param.update(|value| match value.dtype() {
-            DType::F64 => run::<f64, f64>(self, value, gradient, slots, scale, step, rounding),
-            DType::F32 => run::<f32, f32>(self, value, gradient, slots, scale, step, rounding),
-            DType::Bf16 => run::<f32, bf16>(self, value, gradient, slots, scale, step, rounding),
-            other => panic!("{other} does not train"),
-        });
-    }
-
-    fn links_f32(&self, update: &mut [f32], param: &[f32], slots: &mut [&mut [f32]], step: &Step) {
-        let mut rest = slots;
-        for link in &self.links {
-            let (own, others) = rest.split_at_mut(link.slots().len());
-            rest = others;
-            let mut own = own.iter_mut().map(|s| &mut **s).collect::<Vec<_>>();
-            link.run_f32(Chunk { update, param, slots: &mut own }, step);
+        let run = Run { links, scale, step, rounding };
+        let slots = leaf.slots.iter_mut().map(|(_, t)| t).collect::<Vec<_>>();
+        if links.iter().all(|l| l.reach() == Reach::Elements) {
+            leaf.param.update(|value| match value.dtype() {
+                DType::F64 => run.in_chunks::<f64, f64>(value, direction, slots),
+                DType::F32 => run.in_chunks::<f32, f32>(value, direction, slots),
+                DType::Bf16 => run.in_chunks::<f32, bf16>(value, direction, slots),
+                other => panic!("{other} does not train"),
+            });
+            return;
         }
-    }
-
-    fn links_f64(&self, update: &mut [f64], param: &[f64], slots: &mut [&mut [f64]], step: &Step) {
-        let mut rest = slots;
-        for link in &self.links {
-            let (own, others) = rest.split_at_mut(link.slots().len());
-            rest = others;
-            let mut own = own.iter_mut().map(|s| &mut **s).collect::<Vec<_>>();
-            link.run_f64(Chunk { update, param, slots: &mut own }, step);
+        match leaf.param.value().dtype() {
+            DType::F64 => run.whole::<f64, f64>(&leaf.param, direction, &mut leaf.slots),
+            DType::F32 => run.whole::<f32, f32>(&leaf.param, direction, &mut leaf.slots),
+            DType::Bf16 => run.whole::<f32, bf16>(&leaf.param, direction, &mut leaf.slots),
+            other => panic!("{other} does not train"),
         }
     }
 }
 
 /// Sum of squares in f64, partial sums in a fixed order.
-fn square_sum(t: &Tensor) -> f64 {
+pub fn square_sum(t: &Tensor) -> f64 {
     fn sum<T: Float>(t: &Tensor) -> f64 {
         let part = |c: &[T]| c.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>();
         t.slice::<T>().par_chunks(1 << 14).map(part).collect::<Vec<_>>().iter().sum()
@@ -138,18 +181,18 @@ fn square_sum(t: &Tensor) -> f64 {
 
 /// The number type of sums for a parameter type.
 trait Accumulator: Float + crate::transforms::Real {
-    fn links(chain: &Chain, update: &mut [Self], param: &[Self], slots: &mut [&mut [Self]], step: &Step);
+    fn link(link: &dyn Transform, chunk: Chunk<'_, Self>, step: &Step);
 }
 
 impl Accumulator for f32 {
-    fn links(chain: &Chain, update: &mut [f32], param: &[f32], slots: &mut [&mut [f32]], step: &Step) {
-        chain.links_f32(update, param, slots, step);
+    fn link(link: &dyn Transform, chunk: Chunk<'_, f32>, step: &Step) {
+        link.run_f32(chunk, step);
     }
 }
 
 impl Accumulator for f64 {
-    fn links(chain: &Chain, update: &mut [f64], param: &[f64], slots: &mut [&mut [f64]], step: &Step) {
-        chain.links_f64(update, param, slots, step);
+    fn link(link: &dyn Transform, chunk: Chunk<'_, f64>, step: &Step) {
+        link.run_f64(chunk, step);
     }
 }
 
@@ -183,32 +226,133 @@ impl Stored<f32> for bf16 {
     }
 }
 
-fn run<A: Accumulator, P: Stored<A>>(
-    chain: &Chain,
-    value: &mut Tensor,
-    gradient: &mut Tensor,
-    slots: &mut [Tensor],
+impl Direction<'_> {
+    /// Writes `scale` times the elements from `first` on.
+    fn fill<A: Accumulator>(&self, first: usize, scale: f64, update: &mut [A]) {
+        let factor = A::of(scale);
+        match self {
+            Self::Gradient(gradient) => {
+                let part = &gradient.slice::<A>()[first..first + update.len()];
+                update.iter_mut().zip(part).for_each(|(u, g)| *u = *g * factor);
+            }
+            Self::Made(make) => {
+                let mut values = [0f64; CHUNK];
+                make(first, &mut values[..update.len()]);
+                update.iter_mut().zip(values).for_each(|(u, v)| *u = A::of(v) * factor);
+            }
+        }
+    }
+}
+
+/// One leaf's way through its links.
+struct Run<'a> {
+    links: &'a [Box<dyn Transform>],
     scale: f64,
-    step: &Step,
+    step: Step,
     rounding: Key,
-) {
-    let (param, gradient) = (value.slice_mut::<P>(), gradient.slice_mut::<A>());
-    assert_eq!(param.len(), gradient.len(), "gradient of the parameter's shape");
-    let chunks = param.len().div_ceil(CHUNK).max(1);
-    let mut state = (0..chunks).map(|_| Vec::with_capacity(slots.len())).collect::<Vec<_>>();
+}
+
+impl Run<'_> {
+    /// All links over each chunk in turn: memory is read and written once.
+    fn in_chunks<A: Accumulator, P: Stored<A>>(
+        &self,
+        value: &mut Tensor,
+        direction: Direction<'_>,
+        slots: Vec<&mut Tensor>,
+    ) {
+        let shape = value.shape().to_vec();
+        let param = value.slice_mut::<P>();
+        if let Direction::Gradient(gradient) = direction {
+            assert_eq!(param.len(), gradient.numel(), "gradient of the parameter's shape");
+        }
+        let state = chunks::<A>(slots, param.len());
+        param.par_chunks_mut(CHUNK).zip(state.into_par_iter()).enumerate().for_each(
+            |(i, (param, mut slots))| {
+                let mut update = [A::of(0.0); CHUNK];
+                let update = &mut update[..param.len()];
+                direction.fill(i * CHUNK, self.scale, update);
+                let before = param.iter().map(|p| A::from_f64(p.to_f64())).collect::<Vec<_>>();
+                elements(self.links, &shape, update, &before, &mut slots, &self.step);
+                for (j, (p, (&b, &u))) in param.iter_mut().zip(before.iter().zip(update.iter())).enumerate() {
+                    *p = P::add(b + u, || self.rounding.bits(0, (i * CHUNK + j) as u64));
+                }
+            },
+        );
+    }
+
+    /// Runs of neighbouring links that go element by element, with links between them that see the tensor.
+    fn whole<A: Accumulator, P: Stored<A>>(
+        &self,
+        param: &Param,
+        direction: Direction<'_>,
+        slots: &mut [(String, Tensor)],
+    ) {
+        let value = param.value();
+        let shape = value.shape().to_vec();
+        let wide = to_dtype(&value, value.dtype().accumulator(), Account::Workspace);
+        let mut update = Tensor::scratch(&shape, wide.dtype(), Account::Workspace);
+        let fill = |(i, update): (usize, &mut [A])| direction.fill(i * CHUNK, self.scale, update);
+        update.slice_mut::<A>().par_chunks_mut(CHUNK).enumerate().for_each(fill);
+        let mut rest = slots;
+        let same = |a: &Box<dyn Transform>, b: &Box<dyn Transform>| {
+            a.reach() == Reach::Elements && b.reach() == Reach::Elements
+        };
+        for links in self.links.chunk_by(same) {
+            let count = links.iter().map(|l| l.slots(&shape).len()).sum::<usize>();
+            let (own, others) = rest.split_at_mut(count);
+            rest = others;
+            if links[0].reach() == Reach::Elements {
+                let state = chunks::<A>(own.iter_mut().map(|(_, t)| t).collect(), update.numel());
+                let parts =
+                    update.slice_mut::<A>().par_chunks_mut(CHUNK).zip(wide.slice::<A>().par_chunks(CHUNK));
+                parts.zip(state.into_par_iter()).for_each(|((update, before), mut slots)| {
+                    elements(links, &shape, update, before, &mut slots, &self.step);
+                });
+                continue;
+            }
+            let nothing = || Tensor::scratch(&[0], wide.dtype(), Account::Workspace);
+            let mut taken = own.iter_mut().map(|(_, t)| std::mem::replace(t, nothing())).collect::<Vec<_>>();
+            links[0].run_whole(Whole { update: &mut update, param: &value, slots: &mut taken }, &self.step);
+            own.iter_mut().zip(taken).for_each(|((_, slot), t)| *slot = t);
+        }
+        drop((value, wide)); // what is written must be held once
+        param.update(|value| {
+            let pairs =
+                value.slice_mut::<P>().par_chunks_mut(CHUNK).zip(update.slice::<A>().par_chunks(CHUNK));
+            pairs.enumerate().for_each(|(i, (param, update))| {
+                for (j, (p, &u)) in param.iter_mut().zip(update).enumerate() {
+                    *p =
+                        P::add(A::from_f64(p.to_f64()) + u, || self.rounding.bits(0, (i * CHUNK + j) as u64));
+                }
+            });
+        });
+    }
+}
+
+/// State by chunk: each slot's part, slots in order.
+fn chunks<A: Accumulator>(slots: Vec<&mut Tensor>, elements: usize) -> Vec<Vec<&mut [A]>> {
+    let mut state = (0..elements.div_ceil(CHUNK).max(1)).map(|_| Vec::new()).collect::<Vec<_>>();
     for slot in slots {
         state.iter_mut().zip(slot.slice_mut::<A>().chunks_mut(CHUNK)).for_each(|(s, c)| s.push(c));
     }
-    let work = param.par_chunks_mut(CHUNK).zip(gradient.par_chunks_mut(CHUNK)).zip(state.into_par_iter());
-    work.enumerate().for_each(|(i, ((param, update), mut slots))| {
-        let factor = A::of(scale);
-        update.iter_mut().for_each(|u| *u *= factor);
-        let before = param.iter().map(|p| A::from_f64(p.to_f64())).collect::<Vec<_>>();
-        A::links(chain, update, &before, &mut slots, step);
-        for (j, (p, (&b, &u))) in param.iter_mut().zip(before.iter().zip(update.iter())).enumerate() {
-            *p = P::add(b + u, || rounding.bits(0, (i * CHUNK + j) as u64));
-        }
-    });
+    state
+}
+
+fn elements<A: Accumulator>(
+    links: &[Box<dyn Transform>],
+    shape: &[usize],
+    update: &mut [A],
+    param: &[A],
+    slots: &mut [&mut [A]],
+    step: &Step,
+) {
+    let mut rest = slots;
+    for link in links {
+        let (own, others) = rest.split_at_mut(link.slots(shape).len());
+        rest = others;
+        let mut own = own.iter_mut().map(|s| &mut **s).collect::<Vec<_>>();
+        A::link(link.as_ref(), Chunk { update, param, slots: &mut own }, step);
+    }
 }
 
 #[cfg(test)]

@@ -38,9 +38,9 @@ fn follow(name: &str, chain: &Chain, dtype: DType, tolerance: f64) {
             let sums = values.iter().map(|v| 2.0 * v).collect::<Vec<_>>();
             Tensor::from_f64(&shape, &sums, dtype, Account::Gradient)
         };
-        let mut gradients = names.iter().map(gradient).collect::<Vec<_>>();
+        let gradients = names.iter().map(gradient).collect::<Vec<_>>();
         let step = Step { t: t as u64, lr: rates[t], seed: 0 };
-        let norm = chain.update(&mut leaves, &mut gradients, 0.5, &step);
+        let norm = chain.update(&mut leaves, &gradients, 0.5, &step);
         assert!((norm - norms[t]).abs() < 1e-6 * norms[t], "norm at step {t}: {norm} and {}", norms[t]);
         for (leaf, n) in leaves.iter().zip(names) {
             let expected = golden.tensor(&format!("param.{}.{n}", t + 1)).1;
@@ -99,7 +99,7 @@ fn stochastic_rounding_keeps_the_mean_and_moves_below_half_a_unit() {
         vec![chain.leaf(Param::new("w", Tensor::from_slice(&[n], &vec![bf16::ONE; n], Account::Base)))];
     // An eighth of the gap between 1 and the next bf16, 2^-7: rounding to nearest would never move.
     let gradient = Tensor::from_slice(&[n], &vec![-0.125f32 / 128.0; n], Account::Gradient);
-    chain.update(&mut leaves, &mut [gradient], 1.0, &Step { t: 0, lr: 1.0, seed: 1 });
+    chain.update(&mut leaves, &[gradient], 1.0, &Step { t: 0, lr: 1.0, seed: 1 });
     let values = leaves[0].param.value().to_f64_vec();
     let moved = values.iter().filter(|v| **v > 1.0).count() as f64 / n as f64;
     assert!(values.iter().all(|v| *v == 1.0 || *v == 1.0 + 1.0 / 128.0));

@@ -10,9 +10,10 @@
 
 mod aliases;
 mod chain;
+mod eigen;
 mod schedule;
 pub mod transforms;
 
-pub use aliases::{adamw, sgd};
-pub use chain::{Chain, Leaf, Step, TRANSFORMS, TransformRow};
+pub use aliases::{Projection, adalomo, adamw, galore, sgd};
+pub use chain::{Chain, Direction, Leaf, Step, TRANSFORMS, TransformRow, square_sum};
 pub use schedule::{Schedule, Shape};

@@ -61,13 +61,14 @@ fn replay(b: &mut Backward<'_>, inputs: &[(Tensor, bool)], leaves: &[ParamId], b
     drop(local);
     let seeds =
         outputs.into_iter().enumerate().filter_map(|(i, out)| b.output(i).map(|g| (out, g))).collect();
-    tape.backward_from(seeds, &mut Outer { b, parent });
+    tape.backward_from(seeds, &mut Outer { b, parent, inputs: inputs.len() });
 }
 
 /// Hands the inner tape's leaves to the parents of the outer node.
 struct Outer<'b, 'a> {
     b: &'b mut Backward<'a>,
     parent: BTreeMap<ParamId, usize>,
+    inputs: usize,
 }
 
 impl Sink for Outer<'_, '_> {
@@ -76,6 +77,13 @@ impl Sink for Outer<'_, '_> {
     }
 
     fn leaf(&mut self, id: ParamId, gradient: Tensor) {
-        self.b.push(self.parent[&id], gradient);
+        let parent = self.parent[&id];
+        if parent < self.inputs {
+            self.b.push(parent, gradient);
+        } else {
+            // A parameter is touched by its block's node once, however often inside: an update need not wait for the
+            // rest of the block.
+            self.b.push_last(parent, gradient);
+        }
     }
 }

@@ -305,11 +305,14 @@ impl Tape {
         }
         while let Some(node) = nodes.pop() {
             let outputs = state.grads.pop().expect("one entry a node");
+            let mut done = Vec::new();
             if outputs.iter().any(Option::is_some) {
-                let mut backward = Backward { parents: &node.parents, outputs, state: &mut state };
+                let mut backward =
+                    Backward { parents: &node.parents, outputs, state: &mut state, done: Vec::new() };
                 (node.walk)(&mut backward);
+                done = backward.done;
             }
-            for parent in &node.parents {
+            for (_, parent) in node.parents.iter().enumerate().filter(|(i, _)| !done.contains(i)) {
                 state.used(*parent);
             }
         }
@@ -340,6 +343,17 @@ impl Slots for Walked<'_> {
         }
     }
 
+    fn used(&mut self, source: Source) {
+        let Source::Leaf(id) = source else { return };
+        let uses = self.uses.get_mut(&id).expect("counted in forward");
+        *uses -= 1;
+        if *uses == 0
+            && let Some(gradient) = self.leaves.remove(&id)
+        {
+            self.sink.leaf(id, gradient);
+        }
+    }
+
     fn push(&mut self, source: Source, gradient: Tensor) {
         let sum = match self.slot(source) {
             None => gradient,
@@ -362,25 +376,13 @@ impl Slots for Walked<'_> {
     }
 }
 
-impl Walked<'_> {
-    /// One use of a leaf is done; at zero its gradient is complete.
-    fn used(&mut self, source: Source) {
-        let Source::Leaf(id) = source else { return };
-        let uses = self.uses.get_mut(&id).expect("counted in forward");
-        *uses -= 1;
-        if *uses == 0
-            && let Some(gradient) = self.leaves.remove(&id)
-        {
-            self.sink.leaf(id, gradient);
-        }
-    }
-}
-
 /// What an operation's backward sees: gradients of its outputs, and where to push those of its parents.
 pub struct Backward<'a> {
     parents: &'a [Source],
     outputs: Vec<Option<Tensor>>,
     state: &'a mut dyn Slots,
+    /// Parents that need no more of this node.
+    done: Vec<usize>,
 }
 
 /// The walk's gradients, as an operation reaches them.
@@ -388,6 +390,8 @@ trait Slots {
     fn slot(&mut self, source: Source) -> Option<Tensor>;
     fn put(&mut self, source: Source, gradient: Tensor);
     fn push(&mut self, source: Source, gradient: Tensor);
+    /// One use of a leaf is done; at zero its gradient is complete.
+    fn used(&mut self, source: Source);
 }
 
 impl Backward<'_> {
@@ -401,9 +405,21 @@ impl Backward<'_> {
         self.parents[i] != Source::Constant
     }
 
+    /// Whether there is a parent `i`.
+    pub fn has(&self, i: usize) -> bool {
+        i < self.parents.len()
+    }
+
     /// Adds `gradient` to parent `i`'s.
     pub fn push(&mut self, i: usize, gradient: Tensor) {
         self.state.push(self.parents[i], gradient);
+    }
+
+    /// [`push`](Self::push) for the last time, before the node is done: a parent that nothing else waits for is complete.
+    pub fn push_last(&mut self, i: usize, gradient: Tensor) {
+        self.push(i, gradient);
+        self.done.push(i);
+        self.state.used(self.parents[i]);
     }
 
     /// Adds to parent `i`'s gradient in place: `write(sum, accumulate)` adds to `sum` if `accumulate`, else writes it

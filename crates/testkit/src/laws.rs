@@ -163,13 +163,14 @@ impl luthier_models::Source for Merged<'_> {
         account: luthier_tensor::Account,
     ) -> Result<Tensor, luthier_models::Error> {
         let plain = self.from.model.values(param, DType::F64).copy(account);
-        let path = param.path.trim_end_matches(".weight");
+        let (path, leaf) = param.path.rsplit_once('.').expect("a tensor's path ends in its leaf");
         let site = self.from.model.spec().sites().into_iter().find(|s| s.path == path);
+        let method = &self.from.adapter.method;
         match (site, self.from.adapter.values(path)) {
-            (Some(site), Some(tensors)) => self
-                .from
-                .adapter
-                .method
+            (Some(site), Some(tensors)) if leaf == "bias" => method
+                .merge_bias(&site, &tensors, &plain)
+                .map_err(|e| luthier_models::Error::Weights { summary: e.to_string() }),
+            (Some(site), Some(tensors)) => method
                 .merge(&site, &tensors, &plain)
                 .map_err(|e| luthier_models::Error::Weights { summary: e.to_string() }),
             _ => Ok(plain),

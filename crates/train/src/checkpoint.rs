@@ -225,11 +225,10 @@ impl Checkpoints {
         let read = |name: &str, account: Account| -> Result<Tensor, Error> {
             Ok(file.stored(name)?.to_tensor(account)?.copy(account))
         };
-        let slots = session.chain.slot_names();
         for leaf in &mut session.leaves {
             let (name, account) = (leaf.param.name().to_string(), leaf.param.value().account());
             leaf.param.set(read(&name, account)?);
-            for (slot, tensor) in slots.iter().zip(&mut leaf.slots) {
+            for (slot, tensor) in &mut leaf.slots {
                 *tensor = read(&format!("{name}.{slot}"), Account::Optimizer)?;
             }
         }
@@ -259,12 +258,11 @@ fn frozen(session: &Session) -> Vec<std::sync::Arc<luthier_tensor::Param>> {
 
 /// Every tensor of a checkpoint by name, each in its own type.
 fn tensors(session: &Session) -> BTreeMap<String, Tensor> {
-    let slots = session.chain.slot_names();
     let mut all = BTreeMap::new();
     for leaf in &session.leaves {
         let name = leaf.param.name();
         all.insert(name.to_string(), leaf.param.value());
-        for (slot, tensor) in slots.iter().zip(&leaf.slots) {
+        for (slot, tensor) in &leaf.slots {
             all.insert(format!("{name}.{slot}"), tensor.clone());
         }
     }

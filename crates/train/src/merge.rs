@@ -177,10 +177,14 @@ impl<'a> Source<'a> {
     /// The merged tensor, in f32.
     fn value(&self, param: &BaseParam) -> Result<Tensor, MergeError> {
         let mut value = self.model.values(param, DType::F32);
-        let Some(site) = self.sites.get(&param.path) else { return Ok(value) };
+        let weight = param.path.strip_suffix(".bias").map(|path| format!("{path}.weight"));
+        let Some(site) = self.sites.get(weight.as_ref().unwrap_or(&param.path)) else { return Ok(value) };
         for Applied { adapter, .. } in self.adapters {
             if let Some(tensors) = adapter.values(&site.path) {
-                value = adapter.method.merge(site, &tensors, &value)?;
+                value = match weight {
+                    Some(_) => adapter.method.merge_bias(site, &tensors, &value)?,
+                    None => adapter.method.merge(site, &tensors, &value)?,
+                };
             }
         }
         Ok(value)

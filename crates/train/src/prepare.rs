@@ -3,13 +3,15 @@ use crate::base::Base;
 use crate::data_spec::data_spec;
 use crate::error::Error;
 use crate::facts::Facts;
+use crate::fisher;
 use crate::session::{Judging, Limits, Session};
 use crate::task::{TaskFile, fit, objective, open_for_task};
 use crate::train_loop::Plan;
-use luthier_config::{Batch, Compute, Length, Optimizer, Run, Storage, Warmup};
-use luthier_contract::{Adapter, BaseParam, Master, Method, Training};
+use crate::update;
+use luthier_config::{Batch, Compute, Length, Run, Storage, Warmup};
+use luthier_contract::{Adapter, BaseParam, Direction, Master, Method, Training};
 use luthier_data::{BatchSize, Dataset, Example, LabelSet, Level, MicroLimit, Report, Sample, Sampler, Task};
-use luthier_optim::{Chain, Schedule, Shape, adamw, sgd};
+use luthier_optim::{Schedule, Shape};
 use luthier_tensor::DType;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -94,6 +96,8 @@ pub fn prepare(run: &Run) -> Result<Prepared, Error> {
     let (sites, params) = (base.spec.sites(), base.spec.base_params());
     method.check(&sites, &params)?;
     let method = method.fitted(&sites, &params).unwrap_or(method);
+    let update = method.update();
+    update::check(run, update)?;
     let compute = compute(run.compute);
     let storage = storage(run, &base, &mut notes)?;
     check_tokens(&base, data.train.iter().chain(&data.eval))?;
@@ -112,7 +116,8 @@ pub fn prepare(run: &Run) -> Result<Prepared, Error> {
         save_every: run.train.save_every.map(|n| n as u64),
         patience: run.train.early_stopping,
     };
-    let (chain, peak) = optimizer(&run.optimizer);
+    method.check_steps(steps)?;
+    let (chain, peak) = update::chain(&run.optimizer, update);
     let schedule = schedule(&run.schedule, peak, steps);
 
     let model = base.load(compute, storage, &|p| with_head(method.trains(p), p, &base, task))?;
@@ -120,14 +125,13 @@ pub fn prepare(run: &Run) -> Result<Prepared, Error> {
     let adapter = Adapter::init(method.clone(), &sites, run.seed, compute.accumulator(), &weight);
     let adds = adapter.sites().next().is_some();
     let adapter = adds.then(|| Arc::new(adapter));
-    let trained = adapter.iter().flat_map(|a| a.trainable()).collect::<Vec<_>>();
-    let of_base = model.trained().iter().map(|(_, p)| p.clone());
-    let leaves = trained.into_iter().chain(of_base).map(|p| chain.leaf(p)).collect();
+    let leaves = update::leaves(&chain, method.as_ref(), adapter.as_deref(), &model);
     let facts = Facts::of(run, &resolved, &base, compute)?;
-    let session = Session {
+    let mut session = Session {
         model,
         adapter,
         objective: objective(run, &data, &base, task)?,
+        estimator: update::estimator(update),
         chain,
         schedule,
         leaves,
@@ -140,6 +144,13 @@ pub fn prepare(run: &Run) -> Result<Prepared, Error> {
         judging: Judging { labels: data.labels.clone(), metric: metric(run, task, &data.labels)? },
     };
     let task = TaskFile::of(task, &data.labels);
+    if let Direction::Masked { keep, samples } = update.direction {
+        let trains = fisher::fill(&mut session, keep, samples);
+        notes.push(format!(
+            "the mask leaves {trains} of {} elements to train",
+            session.trainable_parameters()
+        ));
+    }
     let (report, examples) = (data.report, data.examples);
     Ok(Prepared { session, plan, report, examples, base, method, storage, task, facts, resolved, notes })
 }
@@ -274,21 +285,6 @@ fn steps(length: Length, sampler: &Sampler) -> u64 {
             let whole = epochs.floor();
             let rest = (epochs - whole) * sampler.steps_in_epoch(whole as u64) as f64;
             (sampler.steps_in(whole as u64) + rest.ceil() as u64).max(1)
-        }
-    }
-}
-
-/// The chain and its peak learning rate.
-fn optimizer(setting: &Optimizer) -> (Chain, f64) {
-    match setting {
-        Optimizer::Adamw(a) => {
-            let clip = a.clip.0.map(luthier_config::Positive::get);
-            let betas = a.betas.map(luthier_config::Share::get);
-            (adamw(betas, a.eps.get(), a.weight_decay.get(), clip), a.lr.get())
-        }
-        Optimizer::Sgd(s) => {
-            let clip = s.clip.0.map(luthier_config::Positive::get);
-            (sgd(s.momentum.get(), s.weight_decay.get(), clip), s.lr.get())
         }
     }
 }

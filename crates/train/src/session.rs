@@ -1,11 +1,12 @@
 //! A run in progress: the model, what trains, and where the run stands.
+use crate::estimators::{Estimator, Stepped};
 use luthier_contract::{Adapter, Mode};
 use luthier_data::{Batch, LabelSet, MicroLimit, Sample, Sampler, micro_batches};
 use luthier_eval::{Assessed, Judged, Score, assess_batch, more_is_better, run_of, scores};
 use luthier_models::{Applied, Model, Run};
 use luthier_objectives::Objective;
 use luthier_optim::{Chain, Leaf, Schedule, Step};
-use luthier_tensor::{Account, DType, ParamId, Sink, Tape, Tensor};
+use luthier_tensor::{DType, ParamId, Sink, Tape, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub struct Session {
     pub adapter: Option<Arc<Adapter>>,
     /// What is optimised.
     pub objective: Box<dyn Objective>,
+    /// How the direction of a step is found, and when it is applied.
+    pub estimator: Arc<dyn Estimator>,
     /// The optimizer.
     pub chain: Chain,
     /// The learning rate.
@@ -116,6 +119,13 @@ pub struct Limits {
 #[derive(Debug, Default)]
 pub struct Gradients(BTreeMap<ParamId, Tensor>);
 
+impl Gradients {
+    /// The sum of one tensor's, if anything reached it.
+    pub fn take(&mut self, id: ParamId) -> Option<Tensor> {
+        self.0.remove(&id)
+    }
+}
+
 impl Sink for Gradients {
     fn partial(&mut self, id: ParamId) -> Option<Tensor> {
         self.0.remove(&id)
@@ -124,21 +134,6 @@ impl Sink for Gradients {
     fn leaf(&mut self, id: ParamId, gradient: Tensor) {
         self.0.insert(id, gradient);
     }
-}
-
-/// What one step saw.
-#[derive(Clone, Copy, Debug)]
-pub struct Stepped {
-    /// Mean loss of the tokens that count, before the step.
-    pub loss: f64,
-    /// Tokens that count.
-    pub tokens: usize,
-    /// All tokens.
-    pub all_tokens: usize,
-    /// Norm of the mean gradient before clipping.
-    pub grad_norm: f64,
-    /// Learning rate.
-    pub lr: f64,
 }
 
 impl Session {
@@ -175,30 +170,22 @@ impl Session {
     }
 
     /// One optimizer step on the next rows.
-    pub(crate) fn step(&mut self) -> Stepped {
+    pub fn step(&mut self) -> Stepped {
         let rows = self.sampler.next_step();
         self.step_on(&rows)
     }
 
     /// One optimizer step on the samples `rows`; the sampler stays where it is.
     pub fn step_on(&mut self, rows: &[usize]) -> Stepped {
-        let Summed { loss, tokens, weight, all_tokens, gradients: mut sums } = self.gradients(rows);
-        // A leaf that nothing reached in this step has gradient zero.
-        let zero = |leaf: &Leaf| {
-            let value = leaf.param.value();
-            Tensor::zeros(value.shape(), value.dtype().accumulator(), Account::Gradient)
-        };
-        let mut gradients = self
-            .leaves
-            .iter()
-            .map(|l| sums.0.remove(&l.param.id()).unwrap_or_else(|| zero(l)))
-            .collect::<Vec<_>>();
-        // One division, by what counts in the whole step: nothing where no token was masked.
-        let mean = if weight > 0.0 { 1.0 / weight } else { 1.0 };
-        let step = Step { t: self.t, lr: self.schedule.rate(self.t as usize), seed: self.seed };
-        let grad_norm = self.chain.update(&mut self.leaves, &mut gradients, mean, &step);
+        let estimator = self.estimator.clone();
+        let stepped = estimator.step(self, rows);
         self.t += 1;
-        Stepped { loss: loss * mean, tokens, all_tokens, grad_norm, lr: step.lr }
+        stepped
+    }
+
+    /// Where the step that comes next stands.
+    pub(crate) fn this_step(&self) -> Step {
+        Step { t: self.t, lr: self.schedule.rate(self.t as usize), seed: self.seed }
     }
 
     /// Losses and scores of `samples`, in their order, without gradients.

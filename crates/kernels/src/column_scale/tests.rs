@@ -16,7 +16,8 @@ fn gradients() {
 #[test]
 fn equals_f64_on_every_tier() {
     for (n, d) in [(0, 3), (1, 1), (3, 63), (65, 64), (7, 1000)] {
-        let inputs = [normal(&[n, d], DType::F64, 1), normal(&[d], DType::F64, 2), normal(&[d], DType::F64, 3)];
+        let inputs =
+            [normal(&[n, d], DType::F64, 1), normal(&[d], DType::F64, 2), normal(&[d], DType::F64, 3)];
         // The vectors stay in f32 beside bf16 rows; sums of n rows of bf16 products, each exact in f32.
         close_to_f64(&inputs[..1], 4.0, |tape, v| {
             let dtype = v[0].value().dtype().accumulator();

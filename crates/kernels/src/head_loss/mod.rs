@@ -62,6 +62,12 @@ pub fn head_loss(
     );
     assert!(targets.iter().all(|t| (*t as usize) < vocab), "a target beyond the vocabulary of {vocab}");
 
+    let plain = |d: &Delta| d.low_rank.as_ref().is_none_or(|l| l.middle.is_none() && l.out.is_none());
+    assert!(
+        deltas.iter().all(|d| d.only_adds() && plain(d)),
+        "a head takes plain low-rank updates and biases"
+    );
+
     let mut parents = vec![hidden];
     if let Weight::Trained(w) = weight {
         parents.push(w);

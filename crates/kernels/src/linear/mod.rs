@@ -7,14 +7,16 @@ mod backward;
 mod bias;
 mod dense;
 pub mod reference;
+mod scaled;
 #[cfg(test)]
 mod tests;
 
 pub use dense::{DenseBase, Panels};
+pub use scaled::Magnitude;
 
 use crate::dropout::Dropout;
 use crate::matmul::{Compute, MAX_PRODUCTS, MatMut, MatRef, Options, Product, RightOperand, gemm, gemm_sum};
-use luthier_tensor::{Account, DType, Tape, Tensor, Var, to_dtype};
+use luthier_tensor::{Account, DType, Float, Tape, Tensor, Var, to_dtype};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -82,29 +84,62 @@ pub struct Delta {
     pub low_rank: Option<LowRank>,
     /// `[d_out]`, added to the output.
     pub bias: Option<Var>,
+    /// `[d_in]`, multiplies the layer's input.
+    pub in_scale: Option<Var>,
+    /// `[d_out]`, multiplies the layer's output, its bias included. Several adapters on one row multiply.
+    pub out_scale: Option<Var>,
+    /// Sets the length of the rows of the adapted weight; the layer's bias is left alone. Not beside [`Delta::bias`].
+    pub magnitude: Option<Magnitude>,
     /// Rows of `x` that it applies to; all if none. For serving several adapters in one batch: a delta on some rows
     /// does not train.
     pub rows: Option<Range<usize>>,
 }
 
-/// A low-rank update `scale B A`.
+/// A low-rank update `scale diag(out) B diag(middle) A`.
 #[derive(Clone, Debug)]
 pub struct LowRank {
-    /// `A [r, d_in]`
+    /// `A [r, d_in]`. A frozen one may be wider, for layers that share it: its first columns are meant.
     pub a: Var,
-    /// `B [d_out, r]`
+    /// `B [d_out, r]`. A frozen one may be taller: its first rows are meant.
     pub b: Var,
     /// LoRA's `s`.
     pub scale: f64,
     /// On the update's input, training only.
     pub dropout: Option<Dropout>,
+    /// `[r]` elements between the factors: AdaLoRA's singular values, VeRA's `d`.
+    pub middle: Option<Var>,
+    /// `[d_out]` elements after them: VeRA's `b`.
+    pub out: Option<Var>,
+}
+
+impl LowRank {
+    /// `scale B A`.
+    pub fn new(a: Var, b: Var, scale: f64) -> Self {
+        Self { a, b, scale, dropout: None, middle: None, out: None }
+    }
+
+    /// The tensors that may be trained, in the order of their gradients.
+    pub(crate) fn parents(&self) -> impl Iterator<Item = &Var> {
+        [&self.a, &self.b].into_iter().chain(&self.middle).chain(&self.out)
+    }
+
+    /// `diag(out) B [d_out, r]`, of a layer with so many outputs.
+    fn effective_b(b: &Tensor, out: Option<&Tensor>, d_out: usize) -> Tensor {
+        let rows = if b.dim(0) == d_out { b.clone() } else { b.narrow(0..d_out) };
+        out.map_or_else(|| rows.clone(), |out| scale_rows(&rows, out))
+    }
 }
 
 impl Delta {
-    /// The tensors that are trained, in the order of their gradients.
+    /// The tensors that may be trained, in the order of their gradients.
     fn parents(&self) -> impl Iterator<Item = &Var> {
-        let low_rank = self.low_rank.iter().flat_map(|l| [&l.a, &l.b]);
+        let low_rank = self.low_rank.iter().flat_map(LowRank::parents);
         low_rank.chain(&self.bias)
+    }
+
+    /// Whether it only adds.
+    pub fn only_adds(&self) -> bool {
+        self.in_scale.is_none() && self.out_scale.is_none() && self.magnitude.is_none()
     }
 }
 
@@ -113,6 +148,15 @@ impl Delta {
 /// Saves `x` only if a trained tensor multiplies it, and `scale x A^T [n, r]` for each low-rank update. Gradients of
 /// parameters are in f32 (f64 for f64); a frozen weight never gets one, and `dx` is formed only where `x` needs it.
 pub fn linear(tape: &Tape, x: &Var, weight: &Weight, bias: Option<&Var>, deltas: &[Delta]) -> Var {
+    if deltas.iter().all(Delta::only_adds) {
+        additive(tape, x, weight, bias, deltas)
+    } else {
+        scaled::scaled(tape, x, weight, bias, deltas)
+    }
+}
+
+/// The op where nothing multiplies.
+fn additive(tape: &Tape, x: &Var, weight: &Weight, bias: Option<&Var>, deltas: &[Delta]) -> Var {
     let input = x.value();
     assert_eq!(input.cols(), weight.d_in(), "width of a linear layer's input");
     let mut shape = input.shape().to_vec();
@@ -122,13 +166,19 @@ pub fn linear(tape: &Tape, x: &Var, weight: &Weight, bias: Option<&Var>, deltas:
         .iter()
         .map(|d| d.low_rank.as_ref().map(|l| only_rows(middle(input, l), d.rows.as_ref())))
         .collect();
-    let low_ranks: Vec<Product<'_>> = deltas
+    let factors: Vec<Option<(Tensor, Tensor)>> = deltas
         .iter()
         .zip(&middles)
-        .filter_map(|(delta, u)| {
-            let b = MatRef::of(delta.low_rank.as_ref()?.b.value()).t();
-            Some(Product { a: MatRef::of(u.as_ref()?), b: RightOperand::View(b) })
+        .map(|(delta, z)| {
+            let (l, z) = (delta.low_rank.as_ref()?, z.as_ref()?);
+            let u = l.middle.as_ref().map_or_else(|| z.clone(), |m| scale_columns(z, m.value()));
+            Some((u, LowRank::effective_b(l.b.value(), l.out.as_ref().map(Var::value), weight.d_out())))
         })
+        .collect();
+    let low_ranks: Vec<Product<'_>> = factors
+        .iter()
+        .flatten()
+        .map(|(u, b)| Product { a: MatRef::of(u), b: RightOperand::View(MatRef::of(b).t()) })
         .collect();
     match weight {
         Weight::Frozen(base) => base.forward_sum(input, &mut y, &low_ranks),
@@ -138,6 +188,7 @@ pub fn linear(tape: &Tape, x: &Var, weight: &Weight, bias: Option<&Var>, deltas:
         }
     }
     drop(low_ranks);
+    drop(factors);
     add_biases(&mut y, bias, deltas);
 
     let mut parents = vec![x];
@@ -161,8 +212,42 @@ fn middle(x: &Tensor, low_rank: &LowRank) -> Tensor {
     let mut u = Tensor::scratch(&[x.rows(), a.dim(0)], x.dtype().accumulator(), Account::Activation);
     let dropped = low_rank.dropout.as_ref().map(|d| d.apply(x));
     let options = Options { alpha: low_rank.scale, ..Options::default() };
-    gemm(MatMut::of(&mut u), MatRef::of(dropped.as_ref().unwrap_or(x)), MatRef::of(a).t(), options);
+    gemm(
+        MatMut::of(&mut u),
+        MatRef::of(dropped.as_ref().unwrap_or(x)),
+        MatRef::of(a).left(x.cols()).t(),
+        options,
+    );
     u
+}
+
+/// `t [n, d] diag(f [d])`, both in f32 or f64.
+fn scale_columns(t: &Tensor, f: &Tensor) -> Tensor {
+    each_scaled(t, |_, j| j, f)
+}
+
+/// `diag(f [n]) t [n, d]`, both in f32 or f64.
+fn scale_rows(t: &Tensor, f: &Tensor) -> Tensor {
+    each_scaled(t, |i, _| i, f)
+}
+
+fn each_scaled(t: &Tensor, which: impl Fn(usize, usize) -> usize, f: &Tensor) -> Tensor {
+    fn run<T: Float>(t: &Tensor, which: impl Fn(usize, usize) -> usize, f: &Tensor, out: &mut Tensor) {
+        let d = t.cols().max(1);
+        let (t, f) = (t.slice::<T>(), f.slice::<T>());
+        for (i, (out, t)) in out.slice_mut::<T>().chunks_mut(d).zip(t.chunks(d)).enumerate() {
+            for (j, (out, t)) in out.iter_mut().zip(t).enumerate() {
+                *out = T::from_f64(t.to_f64() * f[which(i, j)].to_f64());
+            }
+        }
+    }
+    let mut out = Tensor::scratch(t.shape(), t.dtype(), t.account());
+    match t.dtype() {
+        DType::F64 => run::<f64>(t, which, f, &mut out),
+        DType::F32 => run::<f32>(t, which, f, &mut out),
+        other => panic!("factors of {other}"),
+    }
+    out
 }
 
 /// `C (+)= first + also`, in the precision of `first`, written once where the terms fit one sum.

@@ -81,7 +81,11 @@ fn norms(weight: &Weight, low_rank: Option<&LowRank>, squares: &Tensor) -> Vec<f
         match weight {
             Weight::Frozen(base) => base.forward_into(a, &mut through, false),
             Weight::Trained(w) => {
-                let w = to_dtype(w.value(), if dtype == DType::F64 { dtype } else { DType::F32 }, Account::Workspace);
+                let w = to_dtype(
+                    w.value(),
+                    if dtype == DType::F64 { dtype } else { DType::F32 },
+                    Account::Workspace,
+                );
                 let right = RightOperand::View(MatRef::of(&w).t());
                 multiply_sum(&mut through, Product { a: MatRef::of(a), b: right }, false, &[]);
             }

@@ -30,8 +30,8 @@ fn tensors(n: usize, d_in: usize, d_out: usize, dtype: DType) -> Vec<Tensor> {
 }
 
 fn deltas(vars: &[Var], dropout: Option<Dropout>) -> Vec<Delta> {
-    let low_rank = LowRank { a: vars[3].clone(), b: vars[4].clone(), scale: 0.75, dropout };
-    vec![Delta { low_rank: Some(low_rank), bias: Some(vars[5].clone()), rows: None }]
+    let low_rank = LowRank { dropout, ..LowRank::new(vars[3].clone(), vars[4].clone(), 0.75) };
+    vec![Delta { low_rank: Some(low_rank), bias: Some(vars[5].clone()), ..Delta::default() }]
 }
 
 fn whole(tape: &Tape, vars: &[Var], dropout: Option<Dropout>) -> Var {

@@ -110,6 +110,13 @@ impl<'a> MatRef<'a> {
         Self { data, rows, cols, row_stride, col_stride }
     }
 
+    /// The first `cols` columns.
+    #[must_use]
+    pub fn left(self, cols: usize) -> Self {
+        assert!(cols <= self.cols, "{cols} columns of {}", self.cols);
+        Self { cols, ..self }
+    }
+
     /// The transposed view.
     #[must_use]
     pub fn t(self) -> Self {
@@ -192,6 +199,13 @@ impl<'a> MatMut<'a> {
             || row_stride > 0 && col_stride >= rows * row_stride;
         assert!(distinct || rows * cols == 0, "strides ({row_stride}, {col_stride}) make elements coincide");
         Self { data, rows, cols, row_stride, col_stride }
+    }
+
+    /// The first `cols` columns.
+    #[must_use]
+    pub fn left(self, cols: usize) -> Self {
+        assert!(cols <= self.cols, "{cols} columns of {}", self.cols);
+        Self { cols, ..self }
     }
 
     /// The transposed view.

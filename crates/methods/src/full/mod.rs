@@ -1,2 +1,6 @@
-//! Full-parameter tuning: existing weights train, all of them.
+//! All of the base's own parameters train.
+pub mod adalomo;
 pub mod full_ft;
+pub mod galore;
+pub mod lomo;
+pub mod mezo;

@@ -131,7 +131,7 @@ pub static CARD: Card = Card {
 
 impl Lora {
     /// Rank and scale at `site`; none where it is not adapted.
-    fn at(&self, site: &Site) -> Option<(usize, f64)> {
+    pub(crate) fn at(&self, site: &Site) -> Option<(usize, f64)> {
         if let Some(found) = self.matched.0.read().unwrap_or_else(PoisonError::into_inner).get(&site.module) {
             return *found;
         }
@@ -159,33 +159,25 @@ impl Lora {
         self.modules_to_save.iter().any(|name| is_in(module, name))
     }
 
-    fn setting(key: &str, got: impl ToString, expected: impl Into<String>) -> Error {
-        Error::Setting { method: CARD.id, key: key.into(), got: got.to_string(), expected: expected.into() }
-    }
-}
-
-impl Method for Lora {
-    fn card(&self) -> &'static Card {
-        &CARD
-    }
-
-    fn check(&self, sites: &[Site], base: &[BaseParam]) -> Result<(), Error> {
-        self.targets.check(CARD.id, sites)?;
+    /// The check under the name of a method that is LoRA with something more.
+    pub(crate) fn check_as(&self, id: &'static str, sites: &[Site], base: &[BaseParam]) -> Result<(), Error> {
+        self.targets.check(id, sites)?;
         if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Self::setting("dropout", self.dropout, "a probability below 1"));
+            return Err(Self::setting(id, "dropout", self.dropout, "a probability below 1"));
         }
         if !self.alpha.is_finite() || self.alpha_pattern.0.iter().any(|(_, a)| !a.is_finite()) {
-            return Err(Self::setting("alpha", self.alpha, "a finite number"));
+            return Err(Self::setting(id, "alpha", self.alpha, "a finite number"));
         }
         if let Some(pattern) = self.rank_pattern.invalid() {
-            return Err(Self::setting("rank_pattern", pattern, "regular expressions"));
+            return Err(Self::setting(id, "rank_pattern", pattern, "regular expressions"));
         }
         if let Some(pattern) = self.alpha_pattern.invalid() {
-            return Err(Self::setting("alpha_pattern", pattern, "regular expressions"));
+            return Err(Self::setting(id, "alpha_pattern", pattern, "regular expressions"));
         }
         let layers = sites.iter().filter_map(|s| s.layer).max().map_or(0, |i| i + 1);
         if let Some(layer) = self.layers.iter().find(|&&i| i >= layers) {
             return Err(Self::setting(
+                id,
                 "layers",
                 layer,
                 format!("blocks from 0 to {}", layers.saturating_sub(1)),
@@ -196,20 +188,21 @@ impl Method for Lora {
         let found = |name: &str| base.iter().any(|p| p.is_in(name));
         let named = |name: &str| found(name) || (pair.contains(&name) && pair.into_iter().any(found));
         if let Some(name) = self.modules_to_save.iter().find(|name| !named(name)) {
-            return Err(Self::setting("modules_to_save", name, "a module of the base, such as lm_head"));
+            return Err(Self::setting(id, "modules_to_save", name, "a module of the base, such as lm_head"));
         }
         let adapted = sites.iter().filter_map(|s| self.at(s).map(|(rank, _)| (s, rank))).collect::<Vec<_>>();
         if adapted.is_empty() {
-            return Err(Self::setting("targets", "no site in the chosen layers", "at least one site"));
+            return Err(Self::setting(id, "targets", "no site in the chosen layers", "at least one site"));
         }
         for (site, rank) in adapted {
             if site.kind == SiteKind::Embed {
                 let expected = "linear sites; the embedding trains with modules_to_save = [\"embed_tokens\"]";
-                return Err(Self::setting("targets", &site.path, expected));
+                return Err(Self::setting(id, "targets", &site.path, expected));
             }
             if rank > site.d_in.min(site.d_out) {
                 let most = site.d_in.min(site.d_out);
                 return Err(Self::setting(
+                    id,
                     "rank",
                     rank,
                     format!("at most {most}, the smaller side of {site}"),
@@ -217,6 +210,25 @@ impl Method for Lora {
             }
         }
         Ok(())
+    }
+
+    /// Whether the method adapts `site`.
+    pub(crate) fn adapts(&self, site: &Site) -> bool {
+        self.at(site).is_some()
+    }
+
+    fn setting(id: &'static str, key: &str, got: impl ToString, expected: impl Into<String>) -> Error {
+        Error::Setting { method: id, key: key.into(), got: got.to_string(), expected: expected.into() }
+    }
+}
+
+impl Method for Lora {
+    fn card(&self) -> &'static Card {
+        &CARD
+    }
+
+    fn check(&self, sites: &[Site], base: &[BaseParam]) -> Result<(), Error> {
+        self.check_as(CARD.id, sites, base)
     }
 
     fn declare(&self, scope: Scope<'_>) -> Vec<ParamSpec> {
@@ -271,15 +283,13 @@ impl Method for Lora {
     fn linear(&self, tape: &Tape, site: &Site, params: &Params, context: &Context) -> Delta {
         let Some((_, scale)) = self.at(site) else { return Delta::default() };
         let low_rank = LowRank {
-            a: params.get("lora_A").clone(),
-            b: params.get("lora_B").clone(),
-            scale,
             dropout: context.dropout(self.dropout, &site.path),
+            ..LowRank::new(params.get("lora_A").clone(), params.get("lora_B").clone(), scale)
         };
         // PEFT's `lora_bias` is lora_B's own, so that the scale takes it along.
         let bias =
             params.has("lora_B.bias").then(|| elementwise::scale(tape, params.get("lora_B.bias"), scale));
-        Delta { low_rank: Some(low_rank), bias, rows: None }
+        Delta { low_rank: Some(low_rank), bias, ..Delta::default() }
     }
 
     fn merge(

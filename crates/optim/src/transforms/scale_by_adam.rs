@@ -2,7 +2,7 @@
 //! `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`, `m_hat = m / (1 - b1^t)`, `v_hat = v / (1 - b2^t)`.
 //!
 //! Kingma 2015, <https://arxiv.org/abs/1412.6980>, algorithm 1.
-use super::{Chunk, Real, Transform, both};
+use super::{Chunk, Real, Slot, Transform, both};
 use crate::chain::Step;
 
 /// See the file's head.
@@ -33,8 +33,8 @@ impl Transform for ScaleByAdam {
     fn name(&self) -> &'static str {
         "adam"
     }
-    fn slots(&self) -> &'static [&'static str] {
-        &["m", "v"]
+    fn slots(&self, shape: &[usize]) -> Vec<Slot> {
+        vec![("m", shape.to_vec()), ("v", shape.to_vec())]
     }
     both!();
 }

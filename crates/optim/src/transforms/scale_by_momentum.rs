@@ -2,7 +2,7 @@
 //!
 //! Polyak 1964; PyTorch's SGD with `dampening = 0`, whose first buffer is the first gradient as well, since `b` starts
 //! at zero.
-use super::{Chunk, Real, Transform, both};
+use super::{Chunk, Real, Slot, Transform, both};
 use crate::chain::Step;
 
 /// See the file's head.
@@ -27,8 +27,8 @@ impl Transform for ScaleByMomentum {
     fn name(&self) -> &'static str {
         "momentum"
     }
-    fn slots(&self) -> &'static [&'static str] {
-        &["b"]
+    fn slots(&self, shape: &[usize]) -> Vec<Slot> {
+        vec![("b", shape.to_vec())]
     }
     both!();
 }

@@ -36,9 +36,7 @@ pub(crate) fn session(method: &Arc<dyn Method>, compute: DType, micro: Option<us
     let adds = adapter.sites().next().is_some();
     let adapter = adds.then(|| Arc::new(adapter));
     let chain = adamw([0.9, 0.999], 1e-8, 0.01, Some(1.0));
-    let mut trained = adapter.iter().flat_map(|a| a.trainable()).collect::<Vec<_>>();
-    trained.extend(model.trained().iter().map(|(_, p)| p.clone()));
-    let leaves = trained.into_iter().map(|p| chain.leaf(p)).collect();
+    let leaves = luthier_train::leaves(&chain, method.as_ref(), adapter.as_deref(), &model);
     let sample = |i: u32| {
         let n = 3 + i % 5;
         let tokens = (0..n).map(|j| (i * 7 + j * 3) % vocab).collect::<Vec<_>>();
@@ -50,6 +48,7 @@ pub(crate) fn session(method: &Arc<dyn Method>, compute: DType, micro: Option<us
         model,
         adapter,
         objective: Box::new(LanguageModelling),
+        estimator: Arc::new(luthier_train::estimators::Backward),
         chain,
         schedule: Schedule { peak: 0.02, warmup: 1, steps: 6, shape: Shape::Cosine, floor: 0.0 },
         leaves,
@@ -68,7 +67,7 @@ pub(crate) fn state(session: &Session) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for leaf in &session.leaves {
         all.insert(leaf.param.name().to_string(), leaf.param.value().bytes().to_vec());
-        for (i, slot) in leaf.slots.iter().enumerate() {
+        for (i, (_, slot)) in leaf.slots.iter().enumerate() {
             all.insert(format!("{}#{i}", leaf.param.name()), slot.bytes().to_vec());
         }
     }

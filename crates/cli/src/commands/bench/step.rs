@@ -222,6 +222,7 @@ fn build(args: &StepArgs, model: Model, adapter: Option<Arc<Adapter>>, samples: 
         model,
         adapter,
         objective: Box::new(LanguageModelling),
+        estimator: Arc::new(luthier_train::estimators::Backward),
         chain,
         schedule: Schedule { peak: 1e-4, warmup: 0, steps: 1, shape: Shape::Constant, floor: 0.0 },
         leaves,
