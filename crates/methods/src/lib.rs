@@ -2,6 +2,7 @@
 //!
 //! To add one: write the file, add its `mod` line and its row. `cargo xtask tidy`
 //! fails if a file has no row.
+pub mod adapter;
 pub mod full;
 pub mod low_rank;
 pub mod partial;
@@ -39,14 +40,20 @@ const fn row<M: Method + DeserializeOwned + serde::Serialize + 'static>(card: &'
 /// Every ready method, in alphabetic order.
 pub static METHODS: &[Row] = &[
     row::<full::adalomo::AdaLomo>(&full::adalomo::CARD),
+    row::<low_rank::adalora::AdaLora>(&low_rank::adalora::CARD),
     row::<partial::bitfit::Bitfit>(&partial::bitfit::CARD),
+    row::<low_rank::dora::Dora>(&low_rank::dora::CARD),
     row::<partial::fish_mask::FishMask>(&partial::fish_mask::CARD),
     row::<partial::freeze_layers::FreezeLayers>(&partial::freeze_layers::CARD),
     row::<full::full_ft::FullFt>(&full::full_ft::CARD),
     row::<full::galore::Galore>(&full::galore::CARD),
+    row::<adapter::ia3::Ia3>(&adapter::ia3::CARD),
     row::<full::lomo::Lomo>(&full::lomo::CARD),
     row::<low_rank::lora::Lora>(&low_rank::lora::CARD),
+    row::<low_rank::lora_fa::LoraFa>(&low_rank::lora_fa::CARD),
+    row::<low_rank::lora_plus::LoraPlus>(&low_rank::lora_plus::CARD),
     row::<full::mezo::Mezo>(&full::mezo::CARD),
+    row::<low_rank::vera::Vera>(&low_rank::vera::CARD),
 ];
 
 /// Ids that can stand under `[method]`.

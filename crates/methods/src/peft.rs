@@ -1,7 +1,11 @@
 //! PEFT's adapter folder: `adapter_config.json`, and what its patterns mean.
 //!
 //! Field names, defaults and matching rules are those of PEFT 0.21 (`LoraConfig`, `get_pattern_key`).
+use crate::adapter::ia3::Ia3;
+use crate::low_rank::adalora::AdaLora;
+use crate::low_rank::dora::Dora;
 use crate::low_rank::lora::{Bias, Lora, Matched, Scaling};
+use crate::low_rank::vera::Vera;
 use luthier_contract::{Method, Scope, Site, Targets};
 use luthier_tensor::{Account, Tensor};
 use regex::Regex;
@@ -13,6 +17,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+
+/// The version whose files are written.
+pub(crate) const VERSION: &str = "0.21.2";
 
 /// Values by module: regular expressions matched at the end of a module's path, the first that matches wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +108,7 @@ pub(crate) fn lora_config(lora: &Lora, base_name: &str, sites: &[Site]) -> Value
         "modules_to_save": if lora.modules_to_save.is_empty() { Value::Null } else { json!(lora.modules_to_save) },
         "monteclora_config": null,
         "peft_type": "LORA",
-        "peft_version": "0.21.2",
+        "peft_version": VERSION,
         "qalora_group_size": 16,
         "r": lora.rank,
         "rank_pattern": patterns(json!(lora.rank_pattern)),
@@ -119,17 +126,29 @@ pub(crate) fn lora_config(lora: &Lora, base_name: &str, sites: &[Site]) -> Value
 }
 
 /// PEFT types `lora_alpha` as an integer, and takes a float.
-fn whole_or_float(x: f64) -> Value {
+pub(crate) fn whole_or_float(x: f64) -> Value {
     if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) }
 }
 
 /// Names that mean exactly the adapted ones among `sites`: last parts of module paths if they suffice, else the paths.
 fn target_modules(lora: &Lora, sites: &[Site]) -> Vec<String> {
-    let last = |s: &Site| s.module.rsplit('.').next().unwrap_or(&s.module).to_string();
-    let adapts = |s: &Site| lora.count(Scope::Site(s)) > 0;
-    let names = sites.iter().filter(|s| adapts(s)).map(last).collect::<BTreeSet<_>>();
     let in_layers = |s: &Site| lora.layers.is_empty() || s.layer.is_some_and(|i| lora.layers.contains(&i));
-    if sites.iter().all(|s| (names.contains(&last(s)) && in_layers(s)) == adapts(s)) {
+    names_within(sites, &in_layers, &|s| lora.count(Scope::Site(s)) > 0)
+}
+
+/// Names that mean exactly those among `sites` that are adapted.
+pub(crate) fn names_of(sites: &[Site], adapts: &dyn Fn(&Site) -> bool) -> Vec<String> {
+    names_within(sites, &|_| true, adapts)
+}
+
+fn names_within(
+    sites: &[Site],
+    reach: &dyn Fn(&Site) -> bool,
+    adapts: &dyn Fn(&Site) -> bool,
+) -> Vec<String> {
+    let last = |s: &Site| s.module.rsplit('.').next().unwrap_or(&s.module).to_string();
+    let names = sites.iter().filter(|s| adapts(s)).map(last).collect::<BTreeSet<_>>();
+    if sites.iter().all(|s| (names.contains(&last(s)) && reach(s)) == adapts(s)) {
         return names.into_iter().collect();
     }
     sites.iter().filter(|s| adapts(s)).map(|s| s.module.clone()).collect()
@@ -149,7 +168,7 @@ pub struct AdapterFile {
 #[non_exhaustive]
 pub enum ReadError {
     /// Another method than those here.
-    #[error("adapter_config.json: peft_type {got} is not supported; supported is LORA")]
+    #[error("adapter_config.json: peft_type {got} is not supported; supported are LORA, ADALORA, IA3, VERA")]
     UnknownType {
         /// As written.
         got: String,
@@ -203,92 +222,143 @@ impl ReadError {
     }
 }
 
+/// The keys of PEFT's `adapter_config.json`, read as what they should be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keys<'a>(&'a Value);
+
+impl Keys<'_> {
+    /// The value of a key; none if it is absent or null.
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|v| !v.is_null())
+    }
+
+    fn typed(&self, key: &str, expected: &'static str) -> ReadError {
+        let got = self.0.get(key).unwrap_or(&Value::Null).to_string();
+        ReadError::Key { key: key.into(), expected, got }
+    }
+
+    /// A whole number from 1.
+    pub(crate) fn rank(&self, key: &str) -> Result<NonZeroUsize, ReadError> {
+        let rank = self.get(key).and_then(Value::as_u64).and_then(|r| NonZeroUsize::new(r as usize));
+        rank.ok_or_else(|| self.typed(key, "a whole number from 1"))
+    }
+
+    /// A finite number.
+    pub(crate) fn number(&self, key: &str, default: f64) -> Result<f64, ReadError> {
+        let number = self.get(key).map_or(Some(default), Value::as_f64).filter(|a| a.is_finite());
+        number.ok_or_else(|| self.typed(key, "a finite number"))
+    }
+
+    /// A list of names, or one.
+    fn list(&self, key: &str) -> Result<Vec<String>, ReadError> {
+        match self.get(key) {
+            None => Ok(Vec::new()),
+            Some(Value::String(one)) => Ok(vec![one.clone()]),
+            Some(v) => serde_json::from_value(v.clone()).map_err(|_| self.typed(key, "a list of names")),
+        }
+    }
+
+    /// `target_modules`.
+    pub(crate) fn targets(&self) -> Result<Targets, ReadError> {
+        if self.get("target_modules").is_none() {
+            return Err(self.typed("target_modules", "names or a regular expression"));
+        }
+        self.targets_in("target_modules")
+    }
+
+    /// Names or a regular expression under any key; nothing means no site.
+    pub(crate) fn targets_in(&self, key: &str) -> Result<Targets, ReadError> {
+        match self.get(key) {
+            Some(Value::String(s)) if s == "all-linear" => Ok(Targets::default()),
+            Some(Value::String(regex)) => Ok(Targets::Regex { regex: regex.clone() }),
+            _ => Ok(Targets::Many(self.list(key)?)),
+        }
+    }
+
+    /// Refuses keys that would change the result and are not here.
+    pub(crate) fn refuse(&self, keys: &[&str]) -> Result<(), ReadError> {
+        let is_nothing = |v: &Value| {
+            *v == Value::Bool(false)
+                || v.as_array().is_some_and(Vec::is_empty)
+                || v.as_object().is_some_and(Map::is_empty)
+        };
+        match keys.iter().find_map(|key| Some((key, self.get(key).filter(|v| !is_nothing(v))?))) {
+            None => Ok(()),
+            Some((key, got)) => Err(ReadError::Unsupported { key: (*key).to_string(), got: got.to_string() }),
+        }
+    }
+}
+
 /// Reads an `adapter_config.json`. Unknown keys are ignored, as PEFT does; known features that change the result and
 /// are not here are refused by name.
 pub fn read_config(config: &Value) -> Result<AdapterFile, ReadError> {
-    let get = |key: &str| config.get(key).filter(|v| !v.is_null());
-    let text = |key: &str| get(key).and_then(Value::as_str);
+    let keys = Keys(config);
+    let text = |key: &str| keys.get(key).and_then(Value::as_str);
     if let Some(id) = text("luthier_type") {
         return crate::own_file::read(id, config);
     }
-    match text("peft_type") {
-        Some("LORA") => {}
-        got => return Err(ReadError::UnknownType { got: got.unwrap_or("(none)").into() }),
-    }
-    refuse_unsupported(config)?;
-    let typed = |key: &'static str, expected: &'static str| ReadError::Key {
-        key: key.into(),
-        expected,
-        got: config.get(key).unwrap_or(&Value::Null).to_string(),
-    };
-    let rank = get("r").and_then(Value::as_u64).and_then(|r| NonZeroUsize::new(r as usize));
-    let alpha = get("lora_alpha").map_or(Some(8.0), Value::as_f64).filter(|a| a.is_finite());
-    let list = |key: &'static str| match get(key) {
-        None => Ok(Vec::new()),
-        Some(Value::String(one)) => Ok(vec![one.clone()]),
-        Some(v) => {
-            serde_json::from_value::<Vec<String>>(v.clone()).map_err(|_| typed(key, "a list of names"))
+    let method: Arc<dyn Method> = match text("peft_type") {
+        Some("LORA") => {
+            let lora = read_lora(keys)?;
+            let is_dora = keys.get("use_dora") == Some(&Value::Bool(true));
+            if is_dora { Arc::new(Dora { lora }) } else { Arc::new(lora) }
         }
+        Some("ADALORA") => Arc::new(AdaLora::read(&keys)?),
+        Some("IA3") => Arc::new(Ia3::read(&keys)?),
+        Some("VERA") => Arc::new(Vera::read(&keys)?),
+        got => return Err(ReadError::UnknownType { got: got.unwrap_or("(none)").into() }),
     };
-    let layers = match get("layers_to_transform") {
+    Ok(AdapterFile { method, base_name: text("base_model_name_or_path").map(str::to_string) })
+}
+
+fn read_lora(keys: Keys<'_>) -> Result<Lora, ReadError> {
+    refuse_unsupported(keys)?;
+    let text = |key: &str| keys.get(key).and_then(Value::as_str);
+    let layers = match keys.get("layers_to_transform") {
         None => Vec::new(),
         Some(Value::Number(one)) => {
-            vec![one.as_u64().ok_or_else(|| typed("layers_to_transform", "block numbers"))? as usize]
+            let one = one.as_u64().ok_or_else(|| keys.typed("layers_to_transform", "block numbers"))?;
+            vec![one as usize]
         }
-        Some(v) => {
-            serde_json::from_value(v.clone()).map_err(|_| typed("layers_to_transform", "block numbers"))?
-        }
+        Some(v) => serde_json::from_value(v.clone())
+            .map_err(|_| keys.typed("layers_to_transform", "block numbers"))?,
     };
-    let targets = match get("target_modules") {
-        Some(Value::String(s)) if s == "all-linear" => Targets::default(),
-        Some(Value::String(regex)) => Targets::Regex { regex: regex.clone() },
-        Some(_) => Targets::Many(list("target_modules")?),
-        None => return Err(typed("target_modules", "names or a regular expression")),
-    };
-    let exclude = match get("exclude_modules") {
+    let exclude = match keys.get("exclude_modules") {
         Some(Value::String(regex)) => Some(Targets::Regex { regex: regex.clone() }),
-        Some(_) => Some(Targets::Many(list("exclude_modules")?)),
+        Some(_) => Some(Targets::Many(keys.list("exclude_modules")?)),
         None => None,
     };
-    let patterns = |key: &'static str| get(key).cloned().unwrap_or_else(|| Value::Object(Map::new()));
-    let lora = Lora {
-        rank: rank.ok_or_else(|| typed("r", "a whole number from 1"))?,
-        alpha: alpha.ok_or_else(|| typed("lora_alpha", "a finite number"))?,
-        scaling: if get("use_rslora").and_then(Value::as_bool) == Some(true) {
-            Scaling::SqrtRank
-        } else {
-            Scaling::Rank
-        },
-        targets,
+    let patterns = |key: &str| keys.get(key).cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    let is_rslora = keys.get("use_rslora").and_then(Value::as_bool) == Some(true);
+    Ok(Lora {
+        rank: keys.rank("r")?,
+        alpha: keys.number("lora_alpha", 8.0)?,
+        scaling: if is_rslora { Scaling::SqrtRank } else { Scaling::Rank },
+        targets: keys.targets()?,
         exclude,
         layers,
-        dropout: get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0),
+        dropout: keys.get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0),
         rank_pattern: serde_json::from_value(patterns("rank_pattern"))
-            .map_err(|_| typed("rank_pattern", "a table of ranks"))?,
+            .map_err(|_| keys.typed("rank_pattern", "a table of ranks"))?,
         alpha_pattern: serde_json::from_value(patterns("alpha_pattern"))
-            .map_err(|_| typed("alpha_pattern", "a table of numbers"))?,
+            .map_err(|_| keys.typed("alpha_pattern", "a table of numbers"))?,
         bias: match text("bias").unwrap_or("none") {
             "none" => Bias::None,
             "all" => Bias::All,
             "lora_only" => Bias::LoraOnly,
-            _ => return Err(typed("bias", "none, all or lora_only")),
+            _ => return Err(keys.typed("bias", "none, all or lora_only")),
         },
-        update_bias: get("lora_bias").and_then(Value::as_bool).unwrap_or(false),
-        modules_to_save: list("modules_to_save")?,
+        update_bias: keys.get("lora_bias").and_then(Value::as_bool).unwrap_or(false),
+        modules_to_save: keys.list("modules_to_save")?,
         matched: Matched::default(),
-    };
-    Ok(AdapterFile { method: Arc::new(lora), base_name: text("base_model_name_or_path").map(str::to_string) })
+    })
 }
 
-fn refuse_unsupported(config: &Value) -> Result<(), ReadError> {
-    let refuse =
-        |key: &str, got: &Value| Err(ReadError::Unsupported { key: key.into(), got: got.to_string() });
-    for key in ["use_dora", "use_qalora", "fan_in_fan_out", "use_bdlora"] {
-        if let Some(v) = config.get(key).filter(|v| !v.is_null() && **v != Value::Bool(false)) {
-            return refuse(key, v);
-        }
-    }
-    for key in [
+fn refuse_unsupported(keys: Keys<'_>) -> Result<(), ReadError> {
+    keys.refuse(&[
+        "use_qalora",
+        "fan_in_fan_out",
+        "use_bdlora",
         "alora_invocation_tokens",
         "kasa_config",
         "layer_replication",
@@ -297,16 +367,10 @@ fn refuse_unsupported(config: &Value) -> Result<(), ReadError> {
         "trainable_token_indices",
         "velora_config",
         "megatron_config",
-    ] {
-        let empty =
-            |v: &Value| v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(Map::is_empty);
-        if let Some(v) = config.get(key).filter(|v| !v.is_null() && !empty(v)) {
-            return refuse(key, v);
-        }
-    }
-    match config.get("init_lora_weights") {
+    ])?;
+    match keys.get("init_lora_weights") {
         Some(Value::String(how)) if how != "gaussian" && how != "eva" && how != "orthogonal" => {
-            refuse("init_lora_weights", &json!(how))
+            Err(ReadError::Unsupported { key: "init_lora_weights".into(), got: json!(how).to_string() })
         }
         _ => Ok(()),
     }

@@ -1,6 +1,6 @@
 //! Chains against PyTorch, and the rounding of bf16 weights.
 use super::*;
-use crate::aliases::{adamw, sgd};
+use crate::aliases::{Projection, adalomo, adamw, galore, sgd};
 use crate::schedule::{Schedule, Shape};
 use safetensors::SafeTensors;
 use std::path::Path;
@@ -27,7 +27,8 @@ fn follow(name: &str, chain: &Chain, dtype: DType, tolerance: f64) {
     let names = ["cube", "matrix", "vector"];
     let start = |n: &&str| {
         let (shape, values) = golden.tensor(&format!("start.{n}"));
-        chain.leaf(Param::new(*n, Tensor::from_f64(&shape, &values, dtype, Account::Adapter)))
+        let param = Param::new(*n, Tensor::from_f64(&shape, &values, dtype, Account::Adapter));
+        chain.leaf_of(param, 1.0, !chain.projected.is_empty() && shape.len() == 2)
     };
     let mut leaves = names.iter().map(start).collect::<Vec<_>>();
     let (rates, norms) = (golden.tensor("lr").1, golden.tensor("norm").1);
@@ -63,6 +64,79 @@ fn adamw_is_pytorch_s() {
 fn sgd_is_pytorch_s() {
     follow("sgd", &sgd(0.9, 0.0, Some(1.0)), DType::F64, 3e-7);
     follow("sgd", &sgd(0.9, 0.0, Some(1.0)), DType::F32, 3e-6);
+}
+
+#[test]
+fn adalomo_is_the_published_algorithm() {
+    let chain = || adalomo(-0.8, 1e-30, 1.0, 1e-3, 0.1).clipped(Some(1.0));
+    follow("adalomo", &chain(), DType::F64, 3e-7);
+    follow("adalomo", &chain(), DType::F32, 3e-6);
+}
+
+#[test]
+fn galore_is_the_published_algorithm() {
+    let projection = Projection { rank: 2, every: 4, scale: 0.25 };
+    let chain = || galore(projection, [0.9, 0.95], 1e-8, 0.1, Some(1.0));
+    follow("galore", &chain(), DType::F64, 3e-7);
+    follow("galore", &chain(), DType::F32, 3e-6);
+}
+
+#[test]
+fn state_is_what_the_formulas_say() {
+    let elements = |chain: &Chain, shape: &[usize], projected: bool| {
+        let param = Param::new("w", Tensor::zeros(shape, DType::F32, Account::Workspace));
+        chain.leaf_of(param, 1.0, projected).slots.iter().map(|(_, t)| t.numel()).sum::<usize>()
+    };
+    let factored = adalomo(-0.8, 1e-30, 1.0, 1e-3, 0.0);
+    assert_eq!(elements(&factored, &[30, 20], false), 30 + 20);
+    assert_eq!(elements(&factored, &[30], false), 30);
+    let low = galore(Projection { rank: 4, every: 1, scale: 1.0 }, [0.9, 0.99], 1e-8, 0.0, None);
+    // m r + 2 n r, with m the smaller side.
+    assert_eq!(elements(&low, &[30, 20], true), 20 * 4 + 2 * 30 * 4);
+    assert_eq!(elements(&low, &[20, 30], true), 20 * 4 + 2 * 30 * 4);
+    assert_eq!(elements(&low, &[20, 30], false), 2 * 20 * 30);
+}
+
+#[test]
+fn a_full_rank_projection_of_unscaled_gradients_is_the_gradient() {
+    let plain = sgd(0.0, 0.0, None);
+    let link =
+        crate::transforms::project_gradient::ProjectGradient { rank: 9, every: 1, scale: 1.0, links: vec![] };
+    let rate = Box::new(crate::transforms::scale_by_learning_rate::ScaleByLearningRate);
+    let full = sgd(0.0, 0.0, None).with_projected(vec![Box::new(link), rate]);
+    let key = Key::new(1, Stream::Test);
+    for shape in [[6, 4], [4, 6]] {
+        let draw = |row| (0..24).map(|i| key.normal(row, i)).collect::<Vec<_>>();
+        let tensor = |row| Tensor::from_f64(&shape, &draw(row), DType::F64, Account::Workspace);
+        let moved = |chain: &Chain, projected| {
+            let mut leaf = chain.leaf_of(Param::new("w", tensor(0)), 1.0, projected);
+            let step = Step { t: 0, lr: 0.1, seed: 0 };
+            chain.update_leaf(&mut leaf, Direction::Gradient(&tensor(1)), 1.0, &step);
+            leaf.param.value().to_f64_vec()
+        };
+        for (a, b) in moved(&plain, false).iter().zip(moved(&full, true)) {
+            assert!((a - b).abs() < 1e-12, "{a} {b}");
+        }
+    }
+}
+
+#[test]
+fn a_masked_element_keeps_its_bits_under_decay_and_momentum() {
+    let chain = adamw([0.9, 0.99], 1e-8, 0.5, None).then(crate::transforms::mask_updates::MaskUpdates);
+    let values = [0.3f32, -0.0, 1e-30, 2.0];
+    let mut leaf = chain.leaf(Param::new("w", Tensor::from_slice(&[4], &values, Account::Workspace)));
+    let (name, keep) = leaf.slots.last_mut().expect("the mask");
+    assert_eq!(name, "mask.keep");
+    keep.slice_mut::<f32>()[3] = 1.0;
+    let gradient = Tensor::from_slice(&[4], &[1f32, 2.0, 3.0, 4.0], Account::Workspace);
+    for t in 0..3 {
+        let step = Step { t, lr: 0.1, seed: 0 };
+        chain.update_leaf(&mut leaf, Direction::Gradient(&gradient), 1.0, &step);
+    }
+    let after = leaf.param.value();
+    let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&after.slice::<f32>()[..3]), bits(&values[..3]));
+    assert!(after.slice::<f32>()[3] < 1.9);
 }
 
 #[test]

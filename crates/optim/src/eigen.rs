@@ -3,7 +3,7 @@
 //! Halko 2011, <https://arxiv.org/abs/0909.4061>, algorithm 4.4 with the Gram matrix applied at once; the small
 //! symmetric problem at the end by Jacobi's rotations (Golub and Van Loan, "Matrix Computations", section 8.5).
 use luthier_kernels::matmul::{MatMut, MatRef, Options, gemm};
-use luthier_tensor::{Account, DType, Key, Stream, Tensor};
+use luthier_tensor::{Account, Key, Stream, Tensor};
 
 /// Vectors beyond the wanted ones that the iteration carries: they take up what is near the cut.
 const SPARE: usize = 8;
@@ -130,6 +130,7 @@ fn jacobi(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use luthier_tensor::DType;
 
     fn known(n: usize, d: usize, dtype: DType) -> Tensor {
         // Singular values 2^-k along cosines, which are orthogonal.

@@ -12,9 +12,8 @@ const SLOT: &str = "mask.keep";
 const CHUNK: usize = 1 << 14;
 
 /// Fills every leaf's mask from the first `samples` samples of an epoch. Gives the elements that train.
-pub(crate) fn fill(session: &mut Session, keep: f64, samples: usize) -> usize {
-    let mut order =
-        Sampler::new(&session.samples, BatchSize::Samples(std::num::NonZeroUsize::MIN), session.seed);
+pub fn fill(session: &mut Session, keep: f64, samples: usize) -> usize {
+    let mut order = Sampler::new(&session.samples, BatchSize::Samples(1), session.seed);
     for _ in 0..samples.min(session.samples.len()) {
         let row = order.next_step();
         let mut gradients = session.gradients(&row).gradients;

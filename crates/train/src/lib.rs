@@ -30,6 +30,7 @@ pub use error::Error;
 pub use estimators::Stepped;
 pub use event::{Event, Flow, Metrics, Observer};
 pub use facts::Facts;
+pub use fisher::fill as fill_mask;
 pub use merge::{MergeError, MergeFormat, Merged, merge};
 pub use model_folder::{save_model, write_model};
 pub use prepare::{Prepared, base_path, open_base, prepare};
@@ -40,4 +41,4 @@ pub use task::{
     TaskFile, fit, head_of, labels_of, open_as_saved, open_for_adapter, open_for_task, plain_objective,
 };
 pub use train_loop::{Outcome, Plan, Save, Stopped, train};
-pub use update::leaves;
+pub use update::{estimator, leaves};

@@ -203,11 +203,17 @@ fn configure(run: &Run) -> Result<(Arc<dyn Method>, toml::Table), Error> {
     let table = serde_json::to_value(choice.table()).map_err(|e| refuse(e.to_string()))?;
     let method = (row.configure)(table.clone()).map_err(|e| refuse(e.to_string()))?;
     let mut full = (row.resolve)(table).map_err(|e| refuse(e.to_string()))?;
-    if let Value::Object(map) = &mut full {
-        map.retain(|_, v| !v.is_null()); // TOML has no null: the key is left out
-    }
+    drop_nulls(&mut full);
     let full = toml::Table::try_from(full).map_err(|e| refuse(e.to_string()))?;
     Ok((method, full))
+}
+
+/// TOML has no null: the key is left out.
+fn drop_nulls(value: &mut Value) {
+    if let Value::Object(map) = value {
+        map.retain(|_, v| !v.is_null());
+        map.values_mut().for_each(drop_nulls);
+    }
 }
 
 fn compute(setting: Compute) -> DType {

@@ -39,7 +39,7 @@ pub(crate) fn check(run: &Run, update: Update) -> Result<(), Error> {
 }
 
 /// The estimator that the method asks for.
-pub(crate) fn estimator(update: Update) -> Arc<dyn Makes> {
+pub fn estimator(update: Update) -> Arc<dyn Makes> {
     match update.estimator {
         Estimator::Fused => Arc::new(Fused),
         Estimator::Spsa { eps } => Arc::new(Spsa { eps }),

@@ -7,7 +7,7 @@ use luthier_tensor::DType;
 use luthier_train::{Outcome, Plan, Session, train};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tiny::{checkpoints, full, lora, session, state};
+use tiny::{checkpoints, configured, full, lora, session, state};
 
 const PLAN: Plan = Plan { steps: 6, eval_every: Some(2), save_every: None, patience: None };
 
@@ -44,8 +44,19 @@ fn interrupted(method: &Arc<dyn Method>, compute: DType, k: u64) -> End {
     end(&second, outcome)
 }
 
-fn cases() -> [(Arc<dyn Method>, DType); 3] {
-    [(lora(), DType::F32), (full("f32"), DType::F32), (full("bf16-stochastic"), DType::Bf16)]
+fn cases() -> Vec<(Arc<dyn Method>, DType)> {
+    let defaults = |id| configured(id, serde_json::json!({}));
+    let adalora = serde_json::json!({ "rank": 3, "target_rank": 1, "start": 1, "finish": 2 });
+    vec![
+        (lora(), DType::F32),
+        (full("f32"), DType::F32),
+        (full("bf16-stochastic"), DType::Bf16),
+        (configured("adalora", adalora), DType::F32),
+        (defaults("lomo"), DType::F32),
+        (defaults("mezo"), DType::F32),
+        (defaults("vera"), DType::F32),
+        (defaults("dora"), DType::F32),
+    ]
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use super::{Delta, LowRank, Weight, additive, multiply_sum};
 use crate::column_scale::column_scale;
 use crate::matmul::{MatMut, MatRef, Options, Product, RightOperand, gemm};
-use luthier_tensor::{Account, DType, Tape, Tensor, Var, to_dtype};
+use luthier_tensor::{Account, DType, Tape, Tensor, Var, add_flops, to_dtype};
 
 /// DoRA's magnitude of the adapted weight's rows.
 #[derive(Clone, Debug)]
@@ -44,6 +44,10 @@ pub(super) fn scaled(tape: &Tape, x: &Var, weight: &Weight, bias: Option<&Var>, 
     for (i, (delta, magnitude)) in magnitudes.iter().enumerate() {
         let f = factor(tape, weight, delta.low_rank.as_ref(), magnitude);
         let shift = bias.filter(|_| i + 1 == magnitudes.len());
+        if shift.is_some() {
+            // Counted as elsewhere, where a bias is a product of a column of ones.
+            add_flops(2 * y.value().numel() as u64);
+        }
         y = column_scale(tape, &y, &f, shift, delta.rows.as_ref());
     }
     for delta in deltas {

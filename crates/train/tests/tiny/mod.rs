@@ -20,6 +20,10 @@ pub(crate) fn lora() -> Arc<dyn Method> {
     (luthier_methods::find("lora").unwrap().configure)(table).unwrap()
 }
 
+pub(crate) fn configured(id: &str, table: serde_json::Value) -> Arc<dyn Method> {
+    (luthier_methods::find(id).unwrap().configure)(table).unwrap()
+}
+
 pub(crate) fn full(master: &str) -> Arc<dyn Method> {
     (luthier_methods::find("full-ft").unwrap().configure)(serde_json::json!({ "master": master })).unwrap()
 }
@@ -48,7 +52,7 @@ pub(crate) fn session(method: &Arc<dyn Method>, compute: DType, micro: Option<us
         model,
         adapter,
         objective: Box::new(LanguageModelling),
-        estimator: Arc::new(luthier_train::estimators::Backward),
+        estimator: luthier_train::estimator(method.update()),
         chain,
         schedule: Schedule { peak: 0.02, warmup: 1, steps: 6, shape: Shape::Cosine, floor: 0.0 },
         leaves,

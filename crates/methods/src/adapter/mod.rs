@@ -1,0 +1,2 @@
+//! Additional parameters inside or around sublayers.
+pub mod ia3;
