@@ -64,7 +64,7 @@ fn mezo_steps_along_its_direction_by_the_slope() {
     session.estimator = Arc::new(Spsa { eps: 1e-5 });
     session.schedule.warmup = 0;
     let rows = [0, 3, 4];
-    let (_, tokens, _, mut gradients) = session.gradients(&rows);
+    let luthier_train::Summed { tokens, mut gradients, .. } = session.gradients(&rows);
     let ids = session.leaves.iter().map(|l| l.param.id()).collect::<Vec<_>>();
     let gradient = ids.iter().flat_map(|id| gradients.take(*id).unwrap().to_f64_vec()).collect::<Vec<_>>();
     let before = values(&session);
@@ -100,7 +100,7 @@ fn the_mask_keeps_the_largest_and_the_rest_keeps_its_bits() {
     let mut order = Sampler::new(&session.samples, BatchSize::Samples(1), session.seed);
     let mut information = vec![0f64; session.trainable_parameters()];
     for _ in 0..5 {
-        let (.., mut gradients) = session.gradients(&order.next_step());
+        let mut gradients = session.gradients(&order.next_step()).gradients;
         let each = session.leaves.iter().map(|l| gradients.take(l.param.id()).unwrap().to_f64_vec());
         information.iter_mut().zip(each.flatten()).for_each(|(f, g)| *f += g * g);
     }
