@@ -16,13 +16,15 @@ pub enum Tier {
     Avx512 = 2,
     /// AVX2 with FMA.
     Avx2 = 3,
-    /// No assumption beyond the compiler's target; the only tier outside x86-64.
-    Portable = 4,
+    /// NEON, on aarch64.
+    Neon = 4,
+    /// No assumption beyond the compiler's target.
+    Portable = 5,
 }
 
 impl Tier {
     /// All tiers, best first.
-    pub const ALL: [Tier; 4] = [Tier::Avx512Bf16, Tier::Avx512, Tier::Avx2, Tier::Portable];
+    pub const ALL: [Tier; 5] = [Tier::Avx512Bf16, Tier::Avx512, Tier::Avx2, Tier::Neon, Tier::Portable];
 
     /// The name that `--tier` takes and reports print.
     pub fn name(self) -> &'static str {
@@ -30,6 +32,7 @@ impl Tier {
             Tier::Avx512Bf16 => "avx512_bf16",
             Tier::Avx512 => "avx512",
             Tier::Avx2 => "avx2",
+            Tier::Neon => "neon",
             Tier::Portable => "portable",
         }
     }
@@ -78,7 +81,7 @@ fn detect() -> Tier {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn detect() -> Tier {
-    Tier::Portable
+    if cfg!(target_arch = "aarch64") { Tier::Neon } else { Tier::Portable }
 }
 
 /// The best tier that this machine runs.
@@ -89,7 +92,8 @@ pub fn detected() -> Tier {
 
 /// Every tier that this machine runs, best first: each includes the instructions of those after it.
 pub fn supported() -> Vec<Tier> {
-    Tier::ALL.into_iter().filter(|tier| *tier >= detected()).collect()
+    let here = |tier: &Tier| *tier != Tier::Neon || cfg!(target_arch = "aarch64");
+    Tier::ALL.into_iter().filter(|tier| *tier >= detected()).filter(here).collect()
 }
 
 /// The tier in use: the forced one, else the detected one.
@@ -98,7 +102,8 @@ pub fn tier() -> Tier {
         1 => Tier::Avx512Bf16,
         2 => Tier::Avx512,
         3 => Tier::Avx2,
-        4 => Tier::Portable,
+        4 => Tier::Neon,
+        5 => Tier::Portable,
         _ => detected(),
     }
 }
@@ -107,7 +112,7 @@ pub fn tier() -> Tier {
 /// [`with_tier`], which keeps them from disturbing one another.
 pub fn force(tier: Option<Tier>) -> Result<(), Unsupported> {
     if let Some(wanted) = tier
-        && wanted < detected()
+        && !supported().contains(&wanted)
     {
         return Err(Unsupported { wanted, best: detected() });
     }

@@ -9,6 +9,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod block_row;
 pub mod column_scale;
 pub mod disentangled;
 pub mod dropout;

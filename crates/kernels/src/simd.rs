@@ -35,7 +35,7 @@ macro_rules! tiered {
                     Tier::Avx512Bf16 | Tier::Avx512 => return unsafe { v512 $(::<$($g),*>)? ($($arg),*) },
                     // SAFETY: as above.
                     Tier::Avx2 => return unsafe { v256 $(::<$($g),*>)? ($($arg),*) },
-                    Tier::Portable => {}
+                    Tier::Neon | Tier::Portable => {}
                 }
             }
             body $(::<$($g),*>)? ($($arg),*)

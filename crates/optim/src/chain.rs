@@ -168,7 +168,17 @@ impl Chain {
 /// Sum of squares in f64, partial sums in a fixed order.
 pub fn square_sum(t: &Tensor) -> f64 {
     fn sum<T: Float>(t: &Tensor) -> f64 {
-        let part = |c: &[T]| c.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>();
+        // Eight sums at a time: one would wait for each addition.
+        let part = |c: &[T]| {
+            let mut lanes = [0.0; 8];
+            let (whole, rest) = c.as_chunks::<8>();
+            for eight in whole {
+                for (lane, v) in lanes.iter_mut().zip(eight) {
+                    *lane += v.to_f64() * v.to_f64();
+                }
+            }
+            lanes.iter().sum::<f64>() + rest.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>()
+        };
         t.slice::<T>().par_chunks(1 << 14).map(part).collect::<Vec<_>>().iter().sum()
     }
     match t.dtype() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! y = x W^T        n > 1   a panel of W's rows at a time is decoded to x's type and multiplied into its columns of y
-//!                  n = 1   y_i = sum_b d_ib <q_ib, x_b> + m_ib sum(x_b)      over the blocks b of row i, in f32
+//!                  n = 1   y_i = sum_b d_ib <q_ib, x_b> + m_ib sum(x_b)      over the blocks b of row i, in f32 ([`block_rows`])
 //! dx = dy W        panel by panel, summed in f32
 //! ```
 //!
@@ -12,23 +12,21 @@
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use luthier_kernels::isa::{Tier, tier};
+use luthier_kernels::block_row::{BlockVector, Blocks, block_rows};
 use luthier_kernels::linear::{Base, DenseBase};
 use luthier_kernels::matmul::{MatMut, MatRef, Options, gemm};
 use luthier_tensor::{Account, DType, Float, Tensor, add_assign, to_dtype};
 use rayon::prelude::*;
 
 use crate::Error;
-use crate::blocks::{self, Block};
+use crate::blocks;
 use crate::encoding::{BLOCK, Encoding};
 use crate::stored::{Stored, decode_into};
 
 /// Elements of a decoded panel: 1 MiB in bf16, which the packing of the product reads back from the cache.
 const PANEL: usize = 1 << 19;
-/// Rows of `W` that one task of a single-row product takes.
-const ROWS_AT_ONCE: usize = 32;
-/// Partial sums of a row: the lanes of the widest registers, and half a block.
-const LANES: usize = BLOCK / 2;
+/// Elements of `W` that one task of a single-row product takes: some microseconds of work.
+const ELEMENTS_AT_ONCE: usize = 1 << 17;
 
 /// How a frozen weight is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,79 +114,25 @@ impl BlockBase {
 
     /// `y [d_out] (+)= W x`, each element by one thread in a fixed order.
     fn single<Y: Float>(&self, x: &Tensor, y: &mut Tensor, accumulate: bool) {
+        let kind = match self.encoding {
+            Encoding::Q8_0 => Blocks::Q8_0,
+            Encoding::Q4_0 => Blocks::Q4_0,
+            _ => Blocks::Q4_1,
+        };
         let x = to_dtype(x, DType::F32, Account::Workspace);
-        let x = x.slice::<f32>();
-        let sums: Vec<f32> = x.as_chunks::<BLOCK>().0.iter().map(|b| b.iter().sum()).collect();
-        y.slice_mut::<Y>().par_chunks_mut(ROWS_AT_ONCE).enumerate().for_each(|(task, out)| {
-            let rows = self.rows(task * ROWS_AT_ONCE, out.len());
-            let put = |i: usize, value: f32| {
-                out[i] = Y::from_f32(if accumulate { out[i].to_f32() + value } else { value });
-            };
-            vectorised(|| self.products(rows, x, &sums, put));
+        let x = BlockVector::new(x.slice::<f32>());
+        let each = (ELEMENTS_AT_ONCE / self.d_in.max(1)).max(BLOCK);
+        y.slice_mut::<Y>().par_chunks_mut(each).enumerate().for_each(|(task, out)| {
+            for (part, out) in out.chunks_mut(BLOCK).enumerate() {
+                let mut products = [0.0; BLOCK];
+                let products = &mut products[..out.len()];
+                block_rows(kind, self.rows(task * each + part * BLOCK, out.len()), &x, products);
+                for (out, product) in out.iter_mut().zip(products) {
+                    *out = Y::from_f32(if accumulate { out.to_f32() + *product } else { *product });
+                }
+            }
         });
     }
-
-    #[expect(clippy::inline_always, reason = "must be compiled within the instruction set of `vectorised`")]
-    #[inline(always)]
-    fn products(&self, rows: &[u8], x: &[f32], sums: &[f32], mut put: impl FnMut(usize, f32)) {
-        for (i, row) in rows.chunks_exact(self.row_bytes()).enumerate() {
-            let value = match self.encoding {
-                Encoding::Q8_0 => dot(row, x, sums, blocks::q8_0),
-                Encoding::Q4_0 => dot(row, x, sums, blocks::q4_0),
-                _ => dot(row, x, sums, blocks::q4_1),
-            };
-            put(i, value);
-        }
-    }
-}
-
-/// `sum_b d_b <q_b, x_b> + m_b sums_b`, in 16 lanes that are added up at the end: the same bits on every tier.
-#[expect(clippy::inline_always, reason = "must be compiled within the instruction set of `vectorised`")]
-#[inline(always)]
-fn dot<const N: usize>(row: &[u8], x: &[f32], sums: &[f32], read: impl Fn(&[u8; N]) -> Block) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let mut shifted = 0.0f32;
-    for ((block, x), sum) in row.as_chunks::<N>().0.iter().zip(x.as_chunks::<BLOCK>().0).zip(sums) {
-        let Block { scale, shift, levels } = read(block);
-        for j in 0..LANES {
-            let both = f32::from(levels[j]) * x[j] + f32::from(levels[j + LANES]) * x[j + LANES];
-            lanes[j] += scale * both;
-        }
-        shifted += shift * sum;
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for j in 0..width {
-            lanes[j] += lanes[j + width];
-        }
-        width /= 2;
-    }
-    lanes[0] + shifted
-}
-
-/// Runs `work` compiled for the instruction set of the kernels' tier. No result depends on it.
-#[inline(always)]
-fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use pulp::x86::{V3, V4};
-        match tier() {
-            Tier::Avx512Bf16 | Tier::Avx512 => {
-                if let Some(set) = V4::try_new() {
-                    return set.vectorize(work);
-                }
-            }
-            Tier::Avx2 => {
-                if let Some(set) = V3::try_new() {
-                    return set.vectorize(work);
-                }
-            }
-            Tier::Portable => {}
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = tier;
-    work()
 }
 
 /// Columns `[at, at + cols)` of a tensor's rows.

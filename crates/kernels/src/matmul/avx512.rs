@@ -2,7 +2,8 @@
 //! vector registers accumulate, 2 hold B, and A is broadcast from memory.
 
 use super::kernel::{Kernel, Kind, Rows, Source, Target, aliases, f32_in_place, write_tile};
-use super::pack512::{in_groups, mask16, narrow, pack_pairs, pack_single, widen};
+use super::narrow512;
+use super::pack512::{in_groups, mask16, narrow, pack_pairs, pack_single, transpose16, widen};
 use std::arch::x86_64::{
     __m256i, __m512, __m512bh, __m512i, _CMP_UNORD_Q, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
     _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
@@ -182,6 +183,46 @@ unsafe fn write_rows_single(target: &Target, i: usize, j: usize, rows: usize, co
     }
 }
 
+/// Generates the writer of a tile whose rows lie side by side in the target: it is transposed in registers.
+macro_rules! write_columns {
+    ($name:ident, $features:literal, $narrow:expr) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name(target: &Target, i: usize, j: usize, rows: usize, cols: usize, tile: *const f32) {
+            let (alpha, m) = (_mm512_set1_ps(target.alpha), mask16(rows));
+            for from in (0..cols).step_by(16) {
+                let mut x = [_mm512_setzero_si512(); 16];
+                for (r, x) in x.iter_mut().enumerate().take(rows) {
+                    // SAFETY: the tile has MR rows of NR.
+                    *x = unsafe { _mm512_loadu_si512(tile.add(r * 32 + from).cast()) };
+                }
+                transpose16(&mut x);
+                for (c, x) in x.iter().enumerate().take(cols - from) {
+                    let at = i + (j + from + c) * target.col_stride;
+                    // SAFETY: masks keep to the `rows` rows of the target.
+                    unsafe {
+                        let mut x = _mm512_mul_ps(alpha, _mm512_castsi512_ps(*x));
+                        if target.kind == Kind::F32 {
+                            let p = target.ptr.cast::<f32>().add(at);
+                            if target.accumulate {
+                                x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(m, p));
+                            }
+                            _mm512_mask_storeu_ps(p, m, x);
+                        } else {
+                            let p = target.ptr.cast::<i16>().add(at);
+                            if target.accumulate {
+                                x = _mm512_add_ps(x, widen(_mm256_maskz_loadu_epi16(m, p)));
+                            }
+                            _mm256_mask_storeu_epi16(p, m, $narrow(x));
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+write_columns!(write_columns, "avx512f,avx512bw,avx512vl,avx512bf16", narrow);
+write_columns!(write_columns_single, "avx512f,avx512bw,avx512vl", narrow_by_integers);
+
 /// 16 f32 rounded to bf16, to nearest even, by integer addition; a NaN stays one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -234,11 +275,34 @@ impl Kernel for Pairs {
         unsafe { pick_tile!(tile_pairs, rows, width, units, a, b, tile, first; 1 2 3 4 5 6 7 8 9 10 11 12) }
     }
 
+    const NARROW: usize = narrow512::ROWS;
+
+    unsafe fn narrow(
+        b: &Source,
+        (j, count): (usize, usize),
+        k: usize,
+        (x, stride, m): (*const u32, usize, usize),
+        tile: *mut f32,
+        first: bool,
+    ) {
+        // SAFETY: as above.
+        unsafe {
+            match m {
+                1 => narrow512::pairs::<1>(b, j, count, k, x, stride, tile, first),
+                2 => narrow512::pairs::<2>(b, j, count, k, x, stride, tile, first),
+                3 => narrow512::pairs::<3>(b, j, count, k, x, stride, tile, first),
+                _ => narrow512::pairs::<4>(b, j, count, k, x, stride, tile, first),
+            }
+        }
+    }
+
     unsafe fn write(target: &Target, i: usize, j: usize, rows: usize, cols: usize, tile: *const f32) {
         // SAFETY: as above.
         unsafe {
             if target.col_stride == 1 && matches!(target.kind, Kind::F32 | Kind::Bf16) {
                 write_rows(target, i, j, rows, cols, tile);
+            } else if target.row_stride == 1 && matches!(target.kind, Kind::F32 | Kind::Bf16) {
+                write_columns(target, i, j, rows, cols, tile);
             } else {
                 write_tile(target, i, j, rows, cols, tile, Self::NR);
             }
@@ -285,11 +349,34 @@ impl Kernel for Single {
         unsafe { pick_tile!(tile_single, rows, width, units, a, b, tile, first; 1 2 3 4 5 6 7 8 9 10 11 12) }
     }
 
+    const NARROW: usize = narrow512::ROWS;
+
+    unsafe fn narrow(
+        b: &Source,
+        (j, count): (usize, usize),
+        k: usize,
+        (x, stride, m): (*const u32, usize, usize),
+        tile: *mut f32,
+        first: bool,
+    ) {
+        // SAFETY: as above.
+        unsafe {
+            match m {
+                1 => narrow512::single::<1>(b, j, count, k, x, stride, tile, first),
+                2 => narrow512::single::<2>(b, j, count, k, x, stride, tile, first),
+                3 => narrow512::single::<3>(b, j, count, k, x, stride, tile, first),
+                _ => narrow512::single::<4>(b, j, count, k, x, stride, tile, first),
+            }
+        }
+    }
+
     unsafe fn write(target: &Target, i: usize, j: usize, rows: usize, cols: usize, tile: *const f32) {
         // SAFETY: as above.
         unsafe {
             if target.col_stride == 1 && matches!(target.kind, Kind::F32 | Kind::Bf16) {
                 write_rows_single(target, i, j, rows, cols, tile);
+            } else if target.row_stride == 1 && matches!(target.kind, Kind::F32 | Kind::Bf16) {
+                write_columns_single(target, i, j, rows, cols, tile);
             } else {
                 write_tile(target, i, j, rows, cols, tile, Self::NR);
             }

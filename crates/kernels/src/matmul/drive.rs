@@ -4,10 +4,10 @@
 //! cache, rows in chunks likewise, then one parallel phase that packs and one that multiplies. A task owns a block of C;
 //! within it k is taken in passes (a block of A then stays in the second-level cache), panels of B, and register tiles.
 //!
-//! Each element of C is one chain of fused multiply-adds in the order of k, whose breaks depend on k alone: results do
+//! Each element of C is a chain of fused multiply-adds in the order of k, whose breaks depend on k alone: results do
 //! not depend on the number of threads, nor an element's on how many rows or columns surround it.
 
-use super::kernel::{Kernel, Rows, Source, Target};
+use super::kernel::{Kernel, Kind, Rows, Source, Target};
 use super::scratch::{self, Use};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::marker::PhantomData;
@@ -20,6 +20,9 @@ const CHUNK_BYTES: usize = 4 << 20;
 const PASS_BYTES: usize = 4096;
 /// Bytes of A that a task goes through for each panel of B.
 const BLOCK_BYTES: usize = 192 << 10;
+/// Passes from which an f32 C keeps the sums between them itself: chunks of rows and columns stay large, and each operand is
+/// packed once. Input gradients of a head go over all of the vocabulary.
+const LONG: usize = 4;
 /// Columns of a task that keeps partial sums.
 const SUM_COLUMNS: usize = 1024;
 /// Rows up to which a task packs B itself: each panel is then read once anyway.
@@ -130,7 +133,7 @@ pub(super) unsafe fn pack_whole<K: Kernel>(source: &Source, n: usize, k: usize, 
 }
 
 /// Runs `body` for 0..count.
-fn each(threads: Threads, count: usize, body: impl Fn(usize) + Sync + Send) {
+pub(super) fn each(threads: Threads, count: usize, body: impl Fn(usize) + Sync + Send) {
     if threads == Threads::One || count <= 1 {
         (0..count).for_each(body);
     } else {
@@ -140,13 +143,13 @@ fn each(threads: Threads, count: usize, body: impl Fn(usize) + Sync + Send) {
 
 /// A pointer that tasks share and write disjointly through.
 #[derive(Clone, Copy)]
-struct Shared(*mut u32);
+pub(super) struct Shared(pub(super) *mut u32);
 // SAFETY: each task writes its own lanes, and readers start after all writers joined.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 impl Shared {
-    fn get(self) -> *mut u32 {
+    pub(super) fn get(self) -> *mut u32 {
         self.0
     }
 }
@@ -157,6 +160,8 @@ struct Chunk<'a, K: Kernel> {
     segments: &'a [Segment],
     passes: usize,
     target: Target,
+    /// Whether sums start from what C holds.
+    goes_on: bool,
     /// Rows and columns of C that the chunk covers.
     i0: usize,
     m: usize,
@@ -273,6 +278,10 @@ impl<K: Kernel> Chunk<'_, K> {
             for (t, ii) in (i..i + rows).step_by(K::MR).enumerate() {
                 let tile = if self.passes > 1 { sums.add(t * K::MR * K::NR) } else { sums };
                 let height = (i + rows - ii).min(K::MR);
+                let held = self.goes_on && pass == 0;
+                if held {
+                    self.read(ii, j, height, width, tile);
+                }
                 for (slot, s) in range.clone().enumerate() {
                     let seg = self.segments[s];
                     let a = &self.terms[seg.term].a;
@@ -280,11 +289,27 @@ impl<K: Kernel> Chunk<'_, K> {
                         Some(at) => Rows::Packed(self.shared.get().add(at + ii * seg.units)),
                         None => Rows::Direct(a.at(self.i0 + ii, seg.k0), a.outer * 4 / K::UNIT),
                     };
-                    K::tile(height, width, seg.units, from, b[slot], tile, pass == 0 && slot == 0);
+                    K::tile(height, width, seg.units, from, b[slot], tile, pass == 0 && slot == 0 && !held);
                 }
                 if pass + 1 == self.passes {
                     let cols = (self.n - j).min(width);
                     K::write(&self.target, self.i0 + ii, self.j0 + j, height, cols, tile);
+                }
+            }
+        }
+    }
+}
+
+impl<K: Kernel> Chunk<'_, K> {
+    /// Puts what an f32 C holds into the tile.
+    unsafe fn read(&self, i: usize, j: usize, rows: usize, width: usize, tile: *mut f32) {
+        let (cols, target) = ((self.n - j).min(width), &self.target);
+        for r in 0..rows {
+            let at = (self.i0 + i + r) * target.row_stride + (self.j0 + j) * target.col_stride;
+            for c in 0..cols {
+                // SAFETY: the element lies inside the target, the tile has MR x NR.
+                unsafe {
+                    *tile.add(r * K::NR + c) = *target.ptr.cast::<f32>().add(at + c * target.col_stride);
                 }
             }
         }
@@ -316,6 +341,32 @@ pub(super) unsafe fn product<K: Kernel>(
     if m == 0 || n == 0 {
         return;
     }
+    if let ([term], Kind::F32, false) = (terms, target.kind, target.accumulate)
+        && let Right::Plain(b) = term.b
+        && term.k > LONG * PASS_BYTES / 4 * K::UNIT
+    {
+        for (k0, k) in stretches::<K>(term.k) {
+            let part = Term { a: from_k(&term.a, k0), b: Right::Plain(from_k(&b, k0)), k };
+            // C holds the sums until the last stretch scales them.
+            let alpha = if k0 + k == term.k { target.alpha } else { 1.0 };
+            // SAFETY: the stretch lies inside the operands.
+            unsafe { sum::<K>(m, n, &[part], Target { alpha, ..target }, threads, k0 > 0) };
+        }
+        return;
+    }
+    // SAFETY: passed on from the caller.
+    unsafe { sum::<K>(m, n, terms, target, threads, false) }
+}
+
+/// [`product`] in one go; with `goes_on`, sums start from what C holds.
+unsafe fn sum<K: Kernel>(
+    m: usize,
+    n: usize,
+    terms: &[Term],
+    target: Target,
+    threads: Threads,
+    goes_on: bool,
+) {
     let segments = segments::<K>(terms);
     if segments.is_empty() {
         // SAFETY: the target is whole by the caller's promise.
@@ -333,9 +384,16 @@ pub(super) unsafe fn product<K: Kernel>(
         for i0 in (0..m).step_by(m_chunk) {
             let (mc, nc) = ((m - i0).min(m_chunk), (n - j0).min(n_chunk));
             // SAFETY: passed on from the caller.
-            unsafe { chunk::<K>(terms, &segments, passes, target, (i0, mc), (j0, nc), n, threads) };
+            unsafe {
+                chunk::<K>(terms, &segments, passes, (target, goes_on), (i0, mc), (j0, nc), n, threads)
+            };
         }
     }
+}
+
+/// The operand from `k0` on.
+fn from_k(source: &Source, k0: usize) -> Source {
+    Source { ptr: source.ptr.wrapping_add(k0 * source.along_k * source.kind.size()), ..*source }
 }
 
 unsafe fn write_zeros<K: Kernel>(m: usize, n: usize, target: &Target) {
@@ -355,7 +413,7 @@ unsafe fn chunk<K: Kernel>(
     terms: &[Term],
     segments: &[Segment],
     passes: usize,
-    target: Target,
+    (target, goes_on): (Target, bool),
     (i0, m): (usize, usize),
     (j0, n): (usize, usize),
     all_n: usize,
@@ -385,6 +443,7 @@ unsafe fn chunk<K: Kernel>(
             segments,
             passes,
             target,
+            goes_on,
             i0,
             m,
             j0,

@@ -131,6 +131,27 @@ pub(super) trait Kernel: Copy + Send + Sync + 'static {
         first: bool,
     );
 
+    /// Most rows of A that [`narrow`](Self::narrow) takes; 0 where a tier has no such kernel.
+    const NARROW: usize = 0;
+
+    /// `tile[m, count] (+)= A B` for few rows of A and up to `VECTOR` columns of a k-contiguous B, read in place: what a
+    /// panel would hold goes from memory through registers, once. Sums are those of [`tile`](Self::tile), bit for bit.
+    ///
+    /// # Safety
+    /// `b` covers columns `j..j + count` and `k`; `x` holds `m <= NARROW` rows of packed lanes, `stride` apart; `tile` has
+    /// `m` rows of `NR` f32.
+    unsafe fn narrow(
+        b: &Source,
+        (j, count): (usize, usize),
+        k: usize,
+        (x, stride, m): (*const u32, usize, usize),
+        tile: *mut f32,
+        first: bool,
+    ) {
+        let _ = (b, j, count, k, x, stride, m, tile, first);
+        unreachable!("only a tier whose NARROW is above 0 is asked")
+    }
+
     /// Writes `alpha tile` to rows from `i`, columns from `j` of the target.
     ///
     /// # Safety

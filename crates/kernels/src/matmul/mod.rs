@@ -19,6 +19,11 @@ mod avx512;
 mod double;
 mod drive;
 mod kernel;
+mod narrow;
+#[cfg(target_arch = "x86_64")]
+mod narrow512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod pack512;
 mod packed;
@@ -33,6 +38,8 @@ pub use view::{Elements, ElementsMut, MatMut, MatRef};
 
 use crate::isa::{Tier, tier};
 use drive::{Right, Term, Threads};
+#[cfg(target_arch = "x86_64")]
+use kernel::Kernel;
 use kernel::{Kind, Source, Target};
 
 /// Products that one [`gemm_sum`] takes.
@@ -122,6 +129,7 @@ enum Path {
     Pairs512,
     Single512,
     Single256,
+    Neon,
     Portable,
 }
 
@@ -131,6 +139,7 @@ impl Path {
             Tier::Avx512Bf16 if compute == Compute::Bf16 => Path::Pairs512,
             Tier::Avx512Bf16 | Tier::Avx512 => Path::Single512,
             Tier::Avx2 => Path::Single256,
+            Tier::Neon => Path::Neon,
             Tier::Portable => Path::Portable,
         }
     }
@@ -146,6 +155,8 @@ macro_rules! with_kernel {
             $crate::matmul::Path::Single512 => $function::<$crate::matmul::avx512::Single>($($argument),*),
             #[cfg(target_arch = "x86_64")]
             $crate::matmul::Path::Single256 => $function::<$crate::matmul::avx2::Single>($($argument),*),
+            #[cfg(target_arch = "aarch64")]
+            $crate::matmul::Path::Neon => $function::<$crate::matmul::neon::Single>($($argument),*),
             _ => $function::<$crate::matmul::kernel::Portable>($($argument),*),
         }
     };
@@ -188,7 +199,8 @@ fn run(c: MatMut<'_>, products: &[Product<'_>], options: Options, threads: Threa
     let path = packed.unwrap_or_else(|| Path::of(compute, tier()));
     let views_only = packed.is_none();
     // A column-major C is a row-major C^T = B^T A^T.
-    if views_only && c.col_stride != 1 && c.row_stride == 1 && n > 1 {
+    let by_columns = c.col_stride != 1 && c.row_stride == 1 && n > 1;
+    if views_only && (by_columns || reads_wide_right(path, &c, products)) {
         let swapped: Vec<Product<'_>> = products
             .iter()
             .map(|p| {
@@ -199,6 +211,27 @@ fn run(c: MatMut<'_>, products: &[Product<'_>], options: Options, threads: Threa
         return launch(c.t(), &swapped, options, path, threads);
     }
     launch(c, products, options, path, threads);
+}
+
+/// Rows of A up to which a wide B that lies along k is read where it is, as the left operand of `C^T = B^T A^T`: packing A
+/// costs less than packing B.
+const WIDE: usize = 4;
+
+/// Whether to multiply `C^T = B^T A^T` though C is row-major: a head's logits, where B is all of the vocabulary.
+fn reads_wide_right(path: Path, c: &MatMut<'_>, products: &[Product<'_>]) -> bool {
+    let in_place = |p: &Product<'_>| {
+        let RightOperand::View(b) = p.b else { return false };
+        let b = rows_of(&b.t());
+        match path {
+            #[cfg(target_arch = "x86_64")]
+            Path::Pairs512 => avx512::Pairs::reads_in_place(&b, p.a.cols),
+            #[cfg(target_arch = "x86_64")]
+            Path::Single512 => avx512::Single::reads_in_place(&b, p.a.cols),
+            _ => false,
+        }
+    };
+    // Fewer rows than these go to `narrow`.
+    c.rows > 4 && c.cols >= WIDE * c.rows && c.col_stride == 1 && in_place(&products[0])
 }
 
 fn launch(c: MatMut<'_>, products: &[Product<'_>], options: Options, path: Path, threads: Threads) {
@@ -221,7 +254,7 @@ fn launch(c: MatMut<'_>, products: &[Product<'_>], options: Options, path: Path,
     // SAFETY: views are bounds-checked where they are made, shapes in `run`; `target` is the only path to C; `path` comes
     // from a tier that the machine has.
     unsafe {
-        use drive::product;
+        use narrow::product;
         with_kernel!(path, product(m, n, &terms, target, threads));
     }
 }

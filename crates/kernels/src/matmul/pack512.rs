@@ -1,5 +1,7 @@
 //! AVX-512 packing: loads of any element type, transposed or interleaved into lanes.
 
+#![allow(clippy::needless_range_loop)] // registers: an index is a name here
+
 use super::kernel::{Kind, Source};
 use half::bf16;
 use std::arch::x86_64::{
@@ -7,8 +9,8 @@ use std::arch::x86_64::{
     _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtph_ps, _mm512_loadu_ps,
     _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16,
     _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 
@@ -21,7 +23,7 @@ pub(super) fn mask16(n: usize) -> u16 {
 /// Transposes a 16 x 16 block of lanes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose16(r: &mut [__m512i; 16]) {
+pub(super) fn transpose16(r: &mut [__m512i; 16]) {
     let mut t = [_mm512_setzero_si512(); 16];
     for i in 0..8 {
         t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -53,7 +55,7 @@ fn transpose16(r: &mut [__m512i; 16]) {
 /// `p` must be valid for `n` elements of `kind`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn load_f32(p: *const u8, kind: Kind, n: usize) -> __m512 {
+pub(super) unsafe fn load_f32(p: *const u8, kind: Kind, n: usize) -> __m512 {
     let m = mask16(n);
     // SAFETY: masked loads touch the first `n` elements only.
     unsafe {
@@ -93,7 +95,7 @@ pub(super) fn narrow(x: __m512) -> __m256i {
 /// `p` must be valid for `n` elements of `kind`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn load_pairs(p: *const u8, kind: Kind, n: usize) -> __m512i {
+pub(super) unsafe fn load_pairs(p: *const u8, kind: Kind, n: usize) -> __m512i {
     // SAFETY: at most `n` elements are touched.
     unsafe {
         if kind == Kind::Bf16 {
@@ -132,13 +134,43 @@ fn interleave(low: __m256i, high: __m256i) -> __m512i {
     }
 }
 
-/// Asks for what the group of 16 after this one will read: 16 short rows at once are more streams than the hardware follows.
+/// Asks for a cache line that the group of 16 after the one at (`i`, `k0`) will read of its `k` elements along k: 16 short rows
+/// at once are more streams than the hardware follows. Whole rows are asked for in the order of memory.
 #[inline(always)]
-fn prefetch(source: &Source, i: usize, k: usize) {
-    let ahead = (i + 16) * source.outer + k;
-    let address = source.ptr.wrapping_add(ahead * source.kind.size());
+pub(super) fn prefetch(source: &Source, i: usize, line: usize, k0: usize, k: usize) {
+    let size = source.kind.size();
+    let from = ((i + 16) * source.outer + k0) * size;
+    let ahead = if source.outer == k { line * 64 } else { line % 16 * source.outer * size + line / 16 * 64 };
     // SAFETY: a prefetch never faults.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(source.ptr.wrapping_add(from + ahead).cast()) }
+}
+
+/// 32 neighbours along k as 16 lanes of pairs.
+///
+/// # Safety
+/// They lie at `p`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn whole_pairs(p: *const u8, kind: Kind) -> __m512i {
+    // SAFETY: the caller's word.
+    unsafe { if kind == Kind::Bf16 { _mm512_loadu_si512(p.cast()) } else { load_pairs(p, kind, 32) } }
+}
+
+/// 16 neighbours along k as lanes of f32.
+///
+/// # Safety
+/// They lie at `p`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn whole_single(p: *const u8, kind: Kind) -> __m512i {
+    // SAFETY: the caller's word.
+    unsafe {
+        if kind == Kind::F32 {
+            _mm512_loadu_si512(p.cast())
+        } else {
+            _mm512_castps_si512(load_f32(p, kind, 16))
+        }
+    }
 }
 
 /// Packs up to 16 outer indices into lanes `to[unit * stride ..][..width]`, `width <= 16`.
@@ -160,11 +192,23 @@ pub(super) unsafe fn pack_pairs(
     // SAFETY: loads are masked to the range, stores to the panel.
     unsafe {
         if source.along_k == 1 {
-            for kb in (0..k).step_by(32) {
+            // Whole blocks with bounds that the compiler sees: all stays in registers.
+            let whole = if count == 16 && width == 16 { k / 32 * 32 } else { 0 };
+            for kb in (0..whole).step_by(32) {
+                let mut r = [_mm512_setzero_si512(); 16];
+                for i in 0..16 {
+                    prefetch(source, i0, kb / 32 * 16 + i, k0, k);
+                    r[i] = whole_pairs(source.at(i0 + i, k0 + kb), source.kind);
+                }
+                transpose16(&mut r);
+                for j in 0..16 {
+                    _mm512_storeu_si512(to.add((kb / 2 + j) * stride).cast(), r[j]);
+                }
+            }
+            for kb in (whole..k).step_by(32) {
                 let n = (k - kb).min(32);
                 let mut r = [_mm512_setzero_si512(); 16];
                 for (i, x) in r.iter_mut().enumerate().take(count) {
-                    prefetch(source, i0 + i, k0 + kb);
                     *x = load_pairs(source.at(i0 + i, k0 + kb), source.kind, n);
                 }
                 transpose16(&mut r);
@@ -221,11 +265,23 @@ pub(super) unsafe fn pack_single(
     // SAFETY: loads are masked to the range, stores to the panel.
     unsafe {
         if source.along_k == 1 {
-            for kb in (0..k).step_by(16) {
+            // Whole blocks with bounds that the compiler sees: all stays in registers.
+            let whole = if count == 16 && width == 16 { k / 16 * 16 } else { 0 };
+            for kb in (0..whole).step_by(16) {
+                let mut r = [_mm512_setzero_si512(); 16];
+                for i in 0..16 {
+                    prefetch(source, i0, kb / 16 * 16 + i, k0, k);
+                    r[i] = whole_single(source.at(i0 + i, k0 + kb), source.kind);
+                }
+                transpose16(&mut r);
+                for j in 0..16 {
+                    _mm512_storeu_si512(to.add((kb + j) * stride).cast(), r[j]);
+                }
+            }
+            for kb in (whole..k).step_by(16) {
                 let n = (k - kb).min(16);
                 let mut r = [_mm512_setzero_si512(); 16];
                 for (i, x) in r.iter_mut().enumerate().take(count) {
-                    prefetch(source, i0 + i, k0 + kb);
                     *x = _mm512_castps_si512(load_f32(source.at(i0 + i, k0 + kb), source.kind, n));
                 }
                 transpose16(&mut r);

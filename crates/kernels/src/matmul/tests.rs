@@ -263,6 +263,38 @@ fn bits_do_not_depend_on_threads_or_on_other_rows() {
 }
 
 #[test]
+fn shortcuts_for_few_rows_wide_operands_and_long_sums_keep_the_bits() {
+    on_each_tier(|tier| {
+        // Few rows, a wide operand read in place, sums beyond the passes that stay in registers; none is square or whole.
+        for (m, n, k) in
+            [(1, 100, 70), (4, 33, 64), (3, 640, 576), (8, 500, 34), (60, 530, 66), (5, 70, 8300)]
+        {
+            for ty in [Type::Bf16, Type::F32] {
+                for out in [Type::F32, Type::Bf16] {
+                    let x = Owned::new(&noise(m * k, 6), ty);
+                    let w = Owned::new(&noise(n * k, 7), ty);
+                    let (x, w) = (x.view(m, k, Layout::Rows), w.view(n, k, Layout::Rows));
+                    let options = Options { alpha: 0.5, ..PLAIN };
+                    let mut c = Owned::new(&vec![0.0; m * n], out);
+                    gemm(c.view_mut(m, n, Layout::Rows), x, w.t(), options);
+                    // A packed operand takes none of the shortcuts.
+                    let compute = if ty == Type::Bf16 { Compute::Bf16 } else { Compute::F32 };
+                    let packed = PackedB::pack_nt(w, compute);
+                    let mut d = Owned::new(&vec![1.0; m * n], out);
+                    gemm_packed(d.view_mut(m, n, Layout::Rows), x, &packed, Options { compute, ..options });
+                    assert_eq!(c.bits(), d.bits(), "{tier} {m} {n} {k} {ty:?} {out:?}");
+                    // Adding to C rounds the same sum once.
+                    let add = Options { accumulate: true, ..options };
+                    gemm(c.view_mut(m, n, Layout::Rows), x, w.t(), add);
+                    gemm_packed(d.view_mut(m, n, Layout::Rows), x, &packed, Options { compute, ..add });
+                    assert_eq!(c.bits(), d.bits(), "{tier} {m} {n} {k} {ty:?} {out:?}, added");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn packed_operands_give_the_same_bits() {
     on_each_tier(|tier| {
         for (m, n, k) in [(130, 70, 33), (1, 49, 600), (97, 8, 4100), (20, 5000, 64)] {

@@ -5,7 +5,7 @@ use super::{DecodeArgs, shape};
 use crate::error::CliError;
 use crate::output::{Output, bytes};
 use luthier_contract::{Context, Segments, Training};
-use luthier_models::{Cache, LoadOptions, Model, RandomSource, Run};
+use luthier_models::{Cache, LoadOptions, Model, Run};
 use luthier_tensor::Tensor;
 use luthier_train::{Base, PeakBytes};
 use rayon::prelude::*;
@@ -75,7 +75,7 @@ fn model(args: &DecodeArgs) -> Result<Model, CliError> {
         let base = Base::open(&luthier_hub::resolve(name)?)?;
         return Ok(base.load(dtype, storage, &|_| Training::Frozen)?);
     }
-    let source = RandomSource { seed: 0, std: 0.02, dtype };
+    let source = shape::Noise { dtype };
     let options = LoadOptions { compute: dtype, storage, trains: &|_| Training::Frozen };
     Ok(Model::load(shape::spec(&args.shape)?, &source, &options)?)
 }

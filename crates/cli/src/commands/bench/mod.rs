@@ -76,7 +76,7 @@ impl StorageArg {
 /// The instruction set that is used.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct TierArgs {
-    /// Instruction set: `avx512_bf16`, `avx512`, `avx2`, `portable` [default: the machine's best].
+    /// Instruction set: `avx512_bf16`, `avx512`, `avx2`, `neon`, `portable` [default: the machine's best].
     #[arg(long, value_name = "TIER", value_parser = tier)]
     pub tier: Option<Tier>,
 }

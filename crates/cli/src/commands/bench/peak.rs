@@ -3,7 +3,7 @@
 use super::stopwatch::best;
 use luthier_kernels::matmul::{MatMut, MatRef, Options, gemm};
 use luthier_models::ModelSpec;
-use luthier_tensor::{Account, DType, Tensor};
+use luthier_tensor::{Account, DType, Tensor, to_dtype};
 
 /// How the operands of `C [m, n] = A B` lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +95,13 @@ pub fn low_rank(spec: &ModelSpec, n: usize, r: usize) -> Vec<Shape> {
 
 /// Numbers in [-1, 1) for operands: real enough that no product is subnormal.
 pub fn noise(shape: &[usize], dtype: DType, account: Account) -> Tensor {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let values = (0..shape.iter().product::<usize>()).map(|_| {
+    let mut state = shape.iter().fold(0x9e37_79b9_7f4a_7c15_u64, |s, &n| s.rotate_left(7) ^ n as u64);
+    let mut values = Tensor::scratch(shape, DType::F32, account);
+    for x in values.slice_mut::<f32>() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f64 / f64::from(1 << 23) - 1.0
-    });
-    Tensor::from_f64(shape, &values.collect::<Vec<_>>(), dtype, account)
+        *x = (state >> 40) as f32 / 8_388_608.0 - 1.0;
+    }
+    if dtype == DType::F32 { values } else { to_dtype(&values, dtype, account) }
 }
 
 /// Seconds of one product, operands and result in `dtype`.

@@ -1,8 +1,13 @@
 //! Shapes of models that are timed with random weights.
 
+use super::peak::noise;
 use crate::error::CliError;
-use luthier_models::{Config, ModelSpec, parse};
+use luthier_contract::{Base, BaseParam};
+use luthier_kernels::linear::DenseBase;
+use luthier_models::{Config, ModelSpec, Source, parse};
+use luthier_tensor::{Account, DType, Tensor, scale_assign, to_dtype};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Names of the shapes.
 const NAMES: [&str; 2] = ["smollm2-135m", "tiny"];
@@ -27,6 +32,41 @@ pub fn spec(name: &str) -> Result<ModelSpec, CliError> {
             .help("name a model of your own by --base")
     })?;
     Ok(parse(&Config(config))?)
+}
+
+/// Weights that need no file: uniform, of the standard deviation that models start from; norms are one.
+pub struct Noise {
+    /// Type in which they are made.
+    pub dtype: DType,
+}
+
+impl Source for Noise {
+    fn shape(&self, param: &BaseParam) -> Option<Vec<usize>> {
+        Some(param.shape.clone())
+    }
+
+    fn tensor(&self, param: &BaseParam, account: Account) -> Result<Tensor, luthier_models::Error> {
+        if param.site.is_none() {
+            let ones = vec![1.0; param.numel()];
+            return Ok(Tensor::from_f64(&param.shape, &ones, self.dtype, account));
+        }
+        let mut values = noise(&param.shape, DType::F32, Account::Workspace);
+        scale_assign(&mut values, 0.02 * 3f64.sqrt());
+        Ok(if self.dtype == DType::F32 {
+            values.copy(account)
+        } else {
+            to_dtype(&values, self.dtype, account)
+        })
+    }
+
+    fn base(
+        &self,
+        param: &BaseParam,
+        storage: Option<DType>,
+    ) -> Result<Arc<dyn Base>, luthier_models::Error> {
+        let made = self.tensor(param, Account::Base)?;
+        Ok(Arc::new(DenseBase::new(to_dtype(&made, storage.unwrap_or(self.dtype), Account::Base))))
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::error::CliError;
 use crate::output::{Output, bytes};
 use luthier_contract::{Adapter, Method, Site};
 use luthier_data::{BatchSize, DataSpec, MicroLimit, Sample, Sampler, TemplateChoice, Tokenizer};
-use luthier_models::{LoadOptions, Model, RandomSource};
+use luthier_models::{LoadOptions, Model};
 use luthier_objectives::lm::LanguageModelling;
 use luthier_optim::{Schedule, Shape, adamw};
 use luthier_tensor::{DType, Key, Stream};
@@ -150,7 +150,7 @@ fn session(args: &StepArgs) -> Result<Session, CliError> {
         (base.load(dtype, storage, &trains)?, Some(base.tokenizer))
     } else {
         let spec = shape::spec(&args.size.shape)?;
-        let source = RandomSource { seed: 0, std: 0.02, dtype };
+        let source = shape::Noise { dtype };
         (Model::load(spec, &source, &LoadOptions { compute: dtype, storage, trains: &trains })?, None)
     };
     let weight = |site: &Site| model.weight(site, DType::F32);
