@@ -25,8 +25,10 @@ use crate::stored::{Stored, decode_into};
 
 /// Elements of a decoded panel: 1 MiB in bf16, which the packing of the product reads back from the cache.
 const PANEL: usize = 1 << 19;
-/// Elements of `W` that one task of a single-row product takes: some microseconds of work.
-const ELEMENTS_AT_ONCE: usize = 1 << 17;
+/// Elements of `W` that one task of a single-row product takes at least: some microseconds of work.
+const ELEMENTS_AT_ONCE: usize = 1 << 15;
+/// Tasks a thread of such a product, alike in size.
+const TASKS: usize = 2;
 
 /// How a frozen weight is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,8 @@ impl BlockBase {
         };
         let x = to_dtype(x, DType::F32, Account::Workspace);
         let x = BlockVector::new(x.slice::<f32>());
-        let each = (ELEMENTS_AT_ONCE / self.d_in.max(1)).max(BLOCK);
+        let each = self.d_out().div_ceil(TASKS * rayon::current_num_threads());
+        let each = each.max(ELEMENTS_AT_ONCE / self.d_in.max(1)).max(BLOCK);
         y.slice_mut::<Y>().par_chunks_mut(each).enumerate().for_each(|(task, out)| {
             for (part, out) in out.chunks_mut(BLOCK).enumerate() {
                 let mut products = [0.0; BLOCK];

@@ -3,10 +3,10 @@
 use super::{BLOCK, Blocks};
 use crate::simd::{LANES, fold};
 use std::arch::x86_64::{
-    __m128i, __m512, _MM_HINT_T0, _mm_and_si128, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32,
-    _mm_loadu_si128, _mm_prefetch, _mm_set1_epi8, _mm_srli_epi16, _mm512_add_ps, _mm512_cvtepi8_epi32,
-    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    __m128, __m512, _MM_HINT_T0, _mm_add_ps, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32, _mm_loadu_si128,
+    _mm_movehdup_ps, _mm_mul_ps, _mm_prefetch, _mm_set1_ps, _mm_setzero_ps, _mm512_add_ps,
+    _mm512_broadcastss_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_loadu_ps,
+    _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_setzero_ps, _mm512_srli_epi32, _mm512_storeu_ps,
 };
 
 /// Groups of rows between what is read and what is asked for: mapped files lie in small pages, where the hardware's own
@@ -28,14 +28,25 @@ struct Q8_0;
 struct Q4_0;
 struct Q4_1;
 
+/// The values of `table` that the low and the high nibbles of 16 bytes name: a permutation looks at four bits of its index.
 #[inline(always)]
-unsafe fn nibbles(p: *const u8) -> (__m512, __m512) {
+unsafe fn nibbles(p: *const u8, table: &[f32; 16]) -> (__m512, __m512) {
     // SAFETY: the caller's word: 16 bytes lie at `p`.
     unsafe {
-        let (q, mask): (__m128i, __m128i) = (_mm_loadu_si128(p.cast()), _mm_set1_epi8(15));
-        let (low, high) = (_mm_and_si128(q, mask), _mm_and_si128(_mm_srli_epi16::<4>(q), mask));
-        (_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(low)), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(high)))
+        let (q, table) = (_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())), _mm512_loadu_ps(table.as_ptr()));
+        (_mm512_permutexvar_ps(q, table), _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(q), table))
     }
+}
+
+/// Levels from `first` on.
+const fn levels_from(first: i8) -> [f32; 16] {
+    let mut out = [0.0; 16];
+    let mut i = 0;
+    while i < 16 {
+        out[i] = (first + i as i8) as f32;
+        i += 1;
+    }
+    out
 }
 
 impl Read for Q8_0 {
@@ -57,10 +68,7 @@ impl Read for Q4_0 {
     #[inline(always)]
     unsafe fn levels(p: *const u8) -> (__m512, __m512) {
         // SAFETY: the caller's word.
-        unsafe {
-            let ((low, high), eight) = (nibbles(p.add(2)), _mm512_set1_ps(8.0));
-            (_mm512_sub_ps(low, eight), _mm512_sub_ps(high, eight))
-        }
+        unsafe { nibbles(p.add(2), const { &levels_from(-8) }) }
     }
 }
 
@@ -70,18 +78,15 @@ impl Read for Q4_1 {
     #[inline(always)]
     unsafe fn levels(p: *const u8) -> (__m512, __m512) {
         // SAFETY: the caller's word.
-        unsafe { nibbles(p.add(4)) }
+        unsafe { nibbles(p.add(4), const { &levels_from(0) }) }
     }
 }
 
-/// The f16 at `p`.
+/// Two f16 at `p`: the scale, and the shift where there is one.
 #[inline(always)]
-unsafe fn half(p: *const u8) -> f32 {
-    // SAFETY: two bytes lie at `p`; every machine with AVX-512 has F16C.
-    unsafe {
-        let bits = p.cast::<u16>().read_unaligned();
-        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
-    }
+unsafe fn halves(p: *const u8) -> __m128 {
+    // SAFETY: four bytes lie at `p`; every machine with AVX-512 has F16C.
+    unsafe { _mm_cvtph_ps(_mm_cvtsi32_si128(p.cast::<i32>().read_unaligned())) }
 }
 
 /// `R` rows that lie `stride` bytes apart.
@@ -97,7 +102,7 @@ unsafe fn dots<K: Read, const R: usize>(
 ) -> [f32; R] {
     // SAFETY: the caller's word.
     unsafe {
-        let (mut lanes, mut shifted) = ([_mm512_setzero_ps(); R], [0f32; R]);
+        let (mut lanes, mut shifted) = ([_mm512_setzero_ps(); R], [_mm_setzero_ps(); R]);
         for (b, sum) in sums.iter().enumerate() {
             let (first, second) =
                 (_mm512_loadu_ps(x.add(b * BLOCK)), _mm512_loadu_ps(x.add(b * BLOCK + LANES)));
@@ -109,9 +114,10 @@ unsafe fn dots<K: Read, const R: usize>(
                 let p = rows.add(r * stride + b * K::BYTES);
                 let (low, high) = K::levels(p);
                 let both = _mm512_add_ps(_mm512_mul_ps(low, first), _mm512_mul_ps(high, second));
-                *lane = _mm512_add_ps(*lane, _mm512_mul_ps(_mm512_set1_ps(half(p)), both));
+                let scales = halves(p);
+                *lane = _mm512_add_ps(*lane, _mm512_mul_ps(_mm512_broadcastss_ps(scales), both));
                 if K::SHIFTED {
-                    shifted[r] += half(p.add(2)) * sum;
+                    shifted[r] = _mm_add_ps(shifted[r], _mm_mul_ps(scales, _mm_set1_ps(*sum)));
                 }
             }
         }
@@ -119,7 +125,11 @@ unsafe fn dots<K: Read, const R: usize>(
         for r in 0..R {
             let mut apart = [0f32; LANES];
             _mm512_storeu_ps(apart.as_mut_ptr(), lanes[r]);
-            out[r] = if K::SHIFTED { fold(apart) + shifted[r] } else { fold(apart) };
+            out[r] = if K::SHIFTED {
+                fold(apart) + _mm_cvtss_f32(_mm_movehdup_ps(shifted[r]))
+            } else {
+                fold(apart)
+            };
         }
         out
     }

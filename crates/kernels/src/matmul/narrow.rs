@@ -4,10 +4,11 @@ use super::drive::{self, Right, Term, Threads, each};
 use super::kernel::{Kernel, Target};
 use super::scratch::{self, Use};
 
-/// Elements of B from which a product is worth a second thread: some tens of microseconds of reading.
-const WORTH_SHARING: usize = 1 << 18;
+/// Elements of B from which a product is worth a second thread: ten microseconds of reading. A decoder's products follow one
+/// another so closely that the other threads have not gone to sleep.
+const WORTH_SHARING: usize = 1 << 16;
 /// Tasks a thread: the last one to finish keeps the others waiting for little.
-const TASKS: usize = 4;
+const TASKS: usize = 2;
 
 /// [`drive::product`], by the kernel for few rows where it applies: the same bits.
 ///
