@@ -7,6 +7,7 @@
 //! Each element of C is a chain of fused multiply-adds in the order of k, whose breaks depend on k alone: results do
 //! not depend on the number of threads, nor an element's on how many rows or columns surround it.
 
+use super::grid::Grid;
 use super::kernel::{Kernel, Kind, Rows, Source, Target};
 use super::scratch::{self, Use};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
@@ -18,13 +19,13 @@ pub(super) const MAX_TERMS: usize = 8;
 const CHUNK_BYTES: usize = 4 << 20;
 /// Bytes along k of a panel row in one pass: two rows of 12 and 32 are read from the second-level cache.
 const PASS_BYTES: usize = 4096;
-/// Bytes of A that a task goes through for each panel of B.
-const BLOCK_BYTES: usize = 192 << 10;
 /// Passes from which an f32 C keeps the sums between them itself: chunks of rows and columns stay large, and each operand is
 /// packed once. Input gradients of a head go over all of the vocabulary.
 const LONG: usize = 4;
-/// Columns of a task that keeps partial sums.
-const SUM_COLUMNS: usize = 1024;
+/// Panels of A that one task packs.
+const GROUP: usize = 4;
+/// Elements along k that one of them takes before the next has its turn: even.
+const TURN: usize = 32;
 /// Rows up to which a task packs B itself: each panel is then read once anyway.
 const LOCAL_ROWS: usize = 96;
 
@@ -177,24 +178,37 @@ struct Chunk<'a, K: Kernel> {
 }
 
 impl<K: Kernel> Chunk<'_, K> {
-    /// Packs panel number `p`, counting A's panels of every packed segment, then B's.
+    /// Packs group number `p`, counting A's groups of panels of every packed segment, then B's panels.
     unsafe fn pack(&self, p: usize) {
-        let (ap, bp) = (self.m.div_ceil(K::MR), self.n.div_ceil(K::NR));
-        let a_total = ap * self.a_at.iter().flatten().count();
+        let (ag, bp) = (self.m.div_ceil(GROUP * K::MR), self.n.div_ceil(K::NR));
+        let a_total = ag * self.a_at.iter().flatten().count();
         // SAFETY: every panel has its own lanes in `shared`; ranges lie inside the operands.
         unsafe {
             if p < a_total {
-                let (s, at) = nth(&self.a_at, p / ap);
-                let seg = self.segments[s];
-                let i = p % ap * K::MR;
-                let rows = (self.m - i).min(K::MR);
-                let to = self.shared.get().add(at + i * seg.units);
-                K::pack(&self.terms[seg.term].a, self.i0 + i, rows, seg.k0, seg.k, to, rows);
+                let (s, at) = nth(&self.a_at, p / ag);
+                self.pack_group(self.segments[s], at, p % ag * GROUP * K::MR);
             } else {
                 let (s, at) = nth(&self.b_at, (p - a_total) / bp);
                 let seg = self.segments[s];
                 let j = (p - a_total) % bp * K::NR;
                 self.pack_panel(seg, j, self.shared.get().add(at + j * seg.units));
+            }
+        }
+    }
+
+    /// Packs a group of A's panels from row `i` on. Where rows are neighbours in memory, a panel is narrower than what a cache
+    /// line holds of them: panels take turns along k while their lines are there.
+    unsafe fn pack_group(&self, seg: Segment, at: usize, i: usize) {
+        let a = &self.terms[seg.term].a;
+        let turn = if a.outer == 1 { TURN } else { seg.k.max(1) };
+        for k in (0..seg.k).step_by(turn) {
+            for ii in (i..self.m.min(i + GROUP * K::MR)).step_by(K::MR) {
+                let rows = (self.m - ii).min(K::MR);
+                // SAFETY: as in `pack`; a turn is a whole number of units.
+                unsafe {
+                    let to = self.shared.get().add(at + ii * seg.units + k / K::UNIT * rows);
+                    K::pack(a, self.i0 + ii, rows, seg.k0 + k, turn.min(seg.k - k), to, rows);
+                }
             }
         }
     }
@@ -210,7 +224,7 @@ impl<K: Kernel> Chunk<'_, K> {
     }
 
     fn panels_to_pack(&self) -> usize {
-        self.m.div_ceil(K::MR) * self.a_at.iter().flatten().count()
+        self.m.div_ceil(GROUP * K::MR) * self.a_at.iter().flatten().count()
             + self.n.div_ceil(K::NR) * self.b_at.iter().flatten().count()
     }
 
@@ -464,28 +478,4 @@ unsafe fn chunk<K: Kernel>(
             unsafe { chunk.block(i, h, j, w) };
         });
     });
-}
-
-/// How a chunk of C is cut into tasks: (start, length) along rows and columns.
-struct Grid {
-    rows: Vec<(usize, usize)>,
-    cols: Vec<(usize, usize)>,
-}
-
-impl Grid {
-    fn new<K: Kernel>(m: usize, n: usize, row_lanes: usize, passes: usize, threads: Threads) -> Self {
-        let wanted = if threads == Threads::Pool { 4 * rayon::current_num_threads() } else { 1 };
-        let tall =
-            (BLOCK_BYTES / 4 / row_lanes.div_ceil(passes)).clamp(4 * K::MR, 16 * K::MR) / K::MR * K::MR;
-        let rows = cut(m, K::MR, m.div_ceil(tall));
-        let widest = if passes > 1 { n.div_ceil(SUM_COLUMNS) } else { 1 };
-        let cols = cut(n, K::NR, widest.max(wanted.div_ceil(rows.len())));
-        Self { rows, cols }
-    }
-}
-
-/// Cuts `n` into at most `parts` pieces whose starts are multiples of `step`.
-fn cut(n: usize, step: usize, parts: usize) -> Vec<(usize, usize)> {
-    let each = n.div_ceil(parts.max(1)).next_multiple_of(step);
-    (0..n).step_by(each).map(|from| (from, each.min(n - from))).collect()
 }

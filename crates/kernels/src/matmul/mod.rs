@@ -18,6 +18,7 @@ mod avx2;
 mod avx512;
 mod double;
 mod drive;
+mod grid;
 mod kernel;
 mod narrow;
 #[cfg(target_arch = "x86_64")]
@@ -227,7 +228,10 @@ fn reads_wide_right(path: Path, c: &MatMut<'_>, products: &[Product<'_>]) -> boo
             Path::Pairs512 => avx512::Pairs::reads_in_place(&b, p.a.cols),
             #[cfg(target_arch = "x86_64")]
             Path::Single512 => avx512::Single::reads_in_place(&b, p.a.cols),
-            _ => false,
+            _ => {
+                let _ = b;
+                false
+            }
         }
     };
     // Fewer rows than these go to `narrow`.
