@@ -76,12 +76,9 @@ fn format(run: &Run) -> Result<(Format, Fields), Error> {
         Written::Classification => Format::Classification,
         Written::TokenClassification => Format::TokenClassification,
         Written::Conll => Format::Conll,
-        other => match Format::benchmark(&other.name()) {
-            Some(format) => format,
-            None => {
-                let message = format!("format {} is not here yet", other.name());
-                return Err(run.refuse("data.format", message, None).into());
-            }
+        other => if let Some(format) = Format::benchmark(&other.name()) { format } else {
+            let message = format!("format {} is not here yet", other.name());
+            return Err(run.refuse("data.format", message, None).into());
         },
     };
     let mut columns = serde_json::Map::new();

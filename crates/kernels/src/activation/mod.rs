@@ -41,16 +41,13 @@ pub fn activate(tape: &Tape, x: &Var, bias: Option<&Var>, activation: Activation
         let mut dx = if x.is_unique() { x } else { x.copy(Account::Activation) };
         let mut db = (wide.is_some() && bw.needs(1))
             .then(|| Tensor::zeros(&[dx.cols()], dx.dtype().accumulator(), Account::Gradient));
-        match dx.dtype() {
-            DType::F64 => {
-                let (bias, db) = (wide.as_ref().map(Tensor::slice), db.as_mut().map(Tensor::slice_mut));
-                let cols = dx.cols();
-                reference::backward(dy.slice(), bias, cols, activation, dx.slice_mut(), db);
-            }
-            _ => {
-                let (bias, db) = (wide.as_ref().map(Tensor::slice), db.as_mut().map(Tensor::slice_mut));
-                cpu::backward(&dy, bias, activation, &mut dx, db);
-            }
+        if dx.dtype() == DType::F64 {
+            let (bias, db) = (wide.as_ref().map(Tensor::slice), db.as_mut().map(Tensor::slice_mut));
+            let cols = dx.cols();
+            reference::backward(dy.slice(), bias, cols, activation, dx.slice_mut(), db);
+        } else {
+            let (bias, db) = (wide.as_ref().map(Tensor::slice), db.as_mut().map(Tensor::slice_mut));
+            cpu::backward(&dy, bias, activation, &mut dx, db);
         }
         bw.push(0, dx);
         if let Some(db) = db {

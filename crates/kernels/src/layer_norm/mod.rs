@@ -40,15 +40,12 @@ impl Norm {
 
     fn forward(&mut self, x: &Tensor, eps: f64) -> Tensor {
         let mut y = Tensor::scratch(x.shape(), x.dtype(), Account::Activation);
-        match x.dtype() {
-            DType::F64 => {
-                reference::statistics(x.slice(), x.cols(), eps, self.statistics.slice_mut());
-                self.apply(x, &mut y);
-            }
-            _ => {
-                let (w, b) = (self.weight.slice(), self.bias.slice());
-                cpu::forward(x, w, b, eps, &mut y, self.statistics.slice_mut());
-            }
+        if x.dtype() == DType::F64 {
+            reference::statistics(x.slice(), x.cols(), eps, self.statistics.slice_mut());
+            self.apply(x, &mut y);
+        } else {
+            let (w, b) = (self.weight.slice(), self.bias.slice());
+            cpu::forward(x, w, b, eps, &mut y, self.statistics.slice_mut());
         }
         y
     }
@@ -139,20 +136,17 @@ pub fn add_layer_norm(tape: &Tape, x: Var, delta: Var, weight: &Var, bias: &Var,
     assert_eq!((x.shape(), x.dtype()), (delta.shape(), delta.dtype()), "a residual and its update");
     let (mut sum, other) = if !x.is_unique() && delta.is_unique() { (delta, x) } else { (x, delta) };
     let mut norm = Norm::new(&other, weight, bias);
-    let y = match sum.dtype() {
-        DType::F64 => {
-            if !sum.is_unique() {
-                sum = sum.copy(Account::Activation);
-            }
-            add_assign(&mut sum, &other);
-            norm.forward(&sum, eps)
+    let y = if sum.dtype() == DType::F64 {
+        if !sum.is_unique() {
+            sum = sum.copy(Account::Activation);
         }
-        _ => {
-            let mut y = Tensor::scratch(sum.shape(), sum.dtype(), Account::Activation);
-            let (w, b) = (norm.weight.slice(), norm.bias.slice());
-            cpu::add_forward(&mut sum, &other, w, b, eps, &mut y, norm.statistics.slice_mut());
-            y
-        }
+        add_assign(&mut sum, &other);
+        norm.forward(&sum, eps)
+    } else {
+        let mut y = Tensor::scratch(sum.shape(), sum.dtype(), Account::Activation);
+        let (w, b) = (norm.weight.slice(), norm.bias.slice());
+        cpu::add_forward(&mut sum, &other, w, b, eps, &mut y, norm.statistics.slice_mut());
+        y
     };
     drop(other);
     let parents = [&x_place, &delta_place, weight, bias];

@@ -399,7 +399,7 @@ unsafe fn sum<K: Kernel>(
             let (mc, nc) = ((m - i0).min(m_chunk), (n - j0).min(n_chunk));
             // SAFETY: passed on from the caller.
             unsafe {
-                chunk::<K>(terms, &segments, passes, (target, goes_on), (i0, mc), (j0, nc), n, threads)
+                chunk::<K>(terms, &segments, passes, (target, goes_on), (i0, mc), (j0, nc), n, threads);
             };
         }
     }

@@ -60,7 +60,7 @@ fn parse(config: &Config, head: Head) -> Result<ModelSpec, Error> {
         return refuse("pos_att_type", "scores of relative positions without relative_attention");
     }
     let eps = config.number_or("layer_norm_eps", 1e-7)?;
-    Ok(ModelSpec { positions, wiring, eps, ..spec })
+    Ok(ModelSpec { eps, positions, wiring, ..spec })
 }
 
 /// The kinds of `pos_att_type`: a list, or one text with `|` between.

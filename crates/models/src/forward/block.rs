@@ -164,17 +164,14 @@ impl Wires {
 
     /// The feed-forward sublayer of its (normed) input.
     fn mlp(&self, tape: &Tape, layer: &Layer, run: &Run, h: Var) -> Var {
-        let hidden = match &layer.gate {
-            Some(gate) => {
-                let gate = run.linear(tape, gate, &h);
-                let up = run.linear(tape, &layer.up, &h);
-                gated(tape, &gate, &up, self.activation)
-            }
-            None => {
-                let up = run.linear_before_bias(tape, &layer.up, &h);
-                let bias = layer.up.bias.as_ref().map(|b| b.on(tape));
-                activate(tape, &up, bias.as_ref(), self.activation)
-            }
+        let hidden = if let Some(gate) = &layer.gate {
+            let gate = run.linear(tape, gate, &h);
+            let up = run.linear(tape, &layer.up, &h);
+            gated(tape, &gate, &up, self.activation)
+        } else {
+            let up = run.linear_before_bias(tape, &layer.up, &h);
+            let bias = layer.up.bias.as_ref().map(|b| b.on(tape));
+            activate(tape, &up, bias.as_ref(), self.activation)
         };
         drop(h);
         run.linear(tape, &layer.down, &hidden)
