@@ -369,7 +369,9 @@ fn classification(desk: &Desk) -> crate::Outcome {
     println!("  classification: accuracy {accuracy:.3} (from {low:.3}), always the largest {majority:.3}");
     ensure(low > majority + 0.05, || format!("accuracy {accuracy} is not above {majority}"))?;
     let proof = &done["proof"]["metrics"][0];
-    ensure(number(proof, "after")? == accuracy, || format!("eval says {accuracy}, training {proof}"))?;
+    // Training holds the frozen weights in bf16, `eval` as the file has them.
+    let after = number(proof, "after")?;
+    ensure((after - accuracy).abs() < 0.02, || format!("eval says {accuracy}, training {after}"))?;
     let against = desk.ask(&[&eval[..], &["--against", &rows]].concat())?.exits(0)?.json()?;
     ensure(number(&against["against"], "mcnemar")? == 1.0, || {
         format!("a model differs from itself: {against}")

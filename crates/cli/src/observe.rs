@@ -81,10 +81,11 @@ impl Screen<'_> {
             Event::Eval { step, loss, perplexity, best, metrics, .. } => {
                 let best = if *best && *step > 0 { ", the best so far" } else { "" };
                 let rest = match metrics {
-                    Some(metrics) => metrics.listed().map(|(n, v)| format!(", {n} {v:.4}")).collect(),
-                    None => format!(", perplexity {perplexity:.2}"),
+                    Some(metrics) => metrics.listed().map(|(n, v)| format!("{n} {v:.4}")).collect(),
+                    None => vec![format!("perplexity {perplexity:.2}")],
                 };
-                self.output.note(&format!("step {step}: held-out loss {loss:.4}{rest}{best}"));
+                let rest = rest.join(", ");
+                self.output.note(&format!("step {step}: held-out loss {loss:.4}, {rest}{best}"));
             }
             Event::Note { message } => self.output.note(message),
             Event::Saved { .. } => {}

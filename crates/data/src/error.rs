@@ -216,11 +216,13 @@ impl Error {
             | Self::FormatTask { .. }
             | Self::ColumnsMissing { .. } => "data-format",
             Self::FewLabels { .. } | Self::Label { .. } => "data-labels",
-            Self::SpecialMissing { .. } => "tokenizer",
             Self::FieldName { .. } => "data-fields",
             Self::NoRows { .. } => "data-empty",
             Self::Rows { .. } => "data-rows",
-            Self::TokenizerMissing { .. } | Self::Tokenizer { .. } | Self::PreTokenizer { .. } => "tokenizer",
+            Self::TokenizerMissing { .. }
+            | Self::Tokenizer { .. }
+            | Self::PreTokenizer { .. }
+            | Self::SpecialMissing { .. } => "tokenizer",
             Self::Tokenize { .. } => "tokenize",
             Self::Template { .. } | Self::TemplateSpans { .. } => "chat-template",
             Self::NoLabels { .. } => "data-no-labels",

@@ -258,10 +258,10 @@ fn labelled_rows(
 ) -> Result<Recognised, Error> {
     if let Format::Benchmark(name) = format {
         check_fields(format, fields)?;
-        let mut why = "`format` is set".to_owned();
-        if rows.skipped > 0 {
-            why.push_str(&format!("; {} broken lines passed over", rows.skipped));
-        }
+        let why = match rows.skipped {
+            0 => "`format` is set".to_owned(),
+            n => format!("`format` is set; {n} broken lines passed over"),
+        };
         return Ok(Recognised { format, columns: Columns::Benchmark(name), why });
     }
     let own = match (format, task) {

@@ -196,11 +196,8 @@ impl LabelSet {
 
 /// At most eight names, and the count of the rest.
 fn shown(names: &[String]) -> String {
-    let mut text = names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if names.len() > 8 {
-        text.push_str(&format!(" and {} more", names.len() - 8));
-    }
-    text
+    let text = names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > 8 { format!("{text} and {} more", names.len() - 8) } else { text }
 }
 
 #[cfg(test)]

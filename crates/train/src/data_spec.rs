@@ -76,10 +76,9 @@ fn format(run: &Run) -> Result<(Format, Fields), Error> {
         Written::Classification => Format::Classification,
         Written::TokenClassification => Format::TokenClassification,
         Written::Conll => Format::Conll,
-        other => if let Some(format) = Format::benchmark(&other.name()) { format } else {
-            let message = format!("format {} is not here yet", other.name());
-            return Err(run.refuse("data.format", message, None).into());
-        },
+        other => Format::benchmark(&other.name()).ok_or_else(|| {
+            run.refuse("data.format", format!("format {} is not here yet", other.name()), None)
+        })?,
     };
     let mut columns = serde_json::Map::new();
     for (key, column) in &run.data.fields {

@@ -38,9 +38,12 @@ fn rows(n: usize, row: impl Fn(&str, usize) -> String) -> String {
 
 fn config(folder: &Path, task: &str, method: &str, text: &str, more: &[&str]) -> luthier_config::Run {
     base(folder);
-    let name = if text.starts_with('{') { "data.jsonl" } else { "data.conll" };
+    let (name, format) = match text.chars().next() {
+        Some('{') => ("data.jsonl", ""),
+        Some('s') => ("train.tsv", "format = \"glue-sst2\"\n"),
+        _ => ("data.conll", "format = \"conll\"\n"),
+    };
     fs::write(folder.join(name), text).unwrap();
-    let format = if name == "data.conll" { "format = \"conll\"\n" } else { "" };
     let text = format!(
         "base = 'base'\noutput = \"out\"\nseed = 3\ncompute = \"f32\"\nthreads = 1\ntask = \"{task}\"\n{method}\n\
          [data]\ntrain = \"{name}\"\neval = 0.3\n{format}\
@@ -113,10 +116,14 @@ fn every_task_learns_what_its_words_decide() {
             ("warm", _) => "B-high",
             _ => "O",
         };
-        text.split(' ').map(|w| format!("{w} {}\n", tag(w))).collect::<String>() + "\n"
+        let lines = text.split(' ').map(|w| format!("{w} {}", tag(w))).collect::<Vec<_>>();
+        lines.join("\n") + "\n\n"
     });
+    let glue = rows(120, |text, class| format!("{text}\t{class}\n"));
+    let glue = format!("sentence\tlabel\n{glue}");
     for (task, text, more, name, least) in [
-        ("classification", many.as_str(), "data.multi_label=true", "micro-f1", 0.95),
+        ("classification", glue.as_str(), "data.max_tokens=20", "accuracy", 0.95),
+        ("classification", &many, "data.multi_label=true", "micro-f1", 0.95),
         ("regression", &score, "train.metric=\"spearman\"", "pearson", 0.9),
         ("token-classification", &tags, "train.label_smoothing=0.1", "entity-f1", 0.95),
     ] {

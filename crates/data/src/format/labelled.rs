@@ -65,10 +65,14 @@ impl Labelled {
                 let first = TEXTS.iter().find(|n| has(n) && **n != *pair).ok_or("a text (`text`)")?;
                 vec![(*first).to_owned(), pair.clone()]
             }
-            (None, None) => if let Some((a, b)) = PAIRS.iter().find(|(a, b)| has(a) && has(b)) { vec![(*a).to_owned(), (*b).to_owned()] } else {
-                let text = TEXTS.iter().find(|n| has(n) && **n != label);
-                vec![(*text.ok_or("a text (`text`)")?).to_owned()]
-            },
+            (None, None) => {
+                if let Some((a, b)) = PAIRS.iter().find(|(a, b)| has(a) && has(b)) {
+                    vec![(*a).to_owned(), (*b).to_owned()]
+                } else {
+                    let text = TEXTS.iter().find(|n| has(n) && **n != label);
+                    vec![(*text.ok_or("a text (`text`)")?).to_owned()]
+                }
+            }
         };
         let listed = texts.iter().chain([&label]).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
         Ok((Self::Texts { texts, label }, format!("columns {listed}")))

@@ -42,17 +42,14 @@ fn folders_without_tokenizer_json_read_as_transformers_reads_them() {
         let (_folder, tokenizer) = folder(&part["files"]);
         for case in part["cases"].as_array().unwrap() {
             let limit = case["limit"].as_u64().unwrap() as usize;
-            let (encoded, what) = match case.get("words") {
-                Some(words) => {
-                    let encoded = tokenizer.encode_words(&texts(words), limit).unwrap();
-                    assert_eq!(encoded.words, beginnings(&case["of"]), "{name}: {words}");
-                    (encoded, words)
-                }
-                None => {
-                    let encoded = tokenizer.encode_texts(&texts(&case["texts"]), limit).unwrap();
-                    assert_eq!(encoded.types, numbers(&case["types"]), "{name}: {}", case["texts"]);
-                    (encoded, &case["texts"])
-                }
+            let (encoded, what) = if let Some(words) = case.get("words") {
+                let encoded = tokenizer.encode_words(&texts(words), limit).unwrap();
+                assert_eq!(encoded.words, beginnings(&case["of"]), "{name}: {words}");
+                (encoded, words)
+            } else {
+                let encoded = tokenizer.encode_texts(&texts(&case["texts"]), limit).unwrap();
+                assert_eq!(encoded.types, numbers(&case["types"]), "{name}: {}", case["texts"]);
+                (encoded, &case["texts"])
             };
             assert_eq!(encoded.tokens, numbers(&case["ids"]), "{name}: {what}");
             assert!(
