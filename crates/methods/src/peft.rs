@@ -226,31 +226,31 @@ impl ReadError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keys<'a>(&'a Value);
 
-impl Keys<'_> {
+impl<'a> Keys<'a> {
     /// The value of a key; none if it is absent or null.
-    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|v| !v.is_null())
     }
 
-    fn typed(&self, key: &str, expected: &'static str) -> ReadError {
+    fn typed(self, key: &str, expected: &'static str) -> ReadError {
         let got = self.0.get(key).unwrap_or(&Value::Null).to_string();
         ReadError::Key { key: key.into(), expected, got }
     }
 
     /// A whole number from 1.
-    pub(crate) fn rank(&self, key: &str) -> Result<NonZeroUsize, ReadError> {
+    pub(crate) fn rank(self, key: &str) -> Result<NonZeroUsize, ReadError> {
         let rank = self.get(key).and_then(Value::as_u64).and_then(|r| NonZeroUsize::new(r as usize));
         rank.ok_or_else(|| self.typed(key, "a whole number from 1"))
     }
 
     /// A finite number.
-    pub(crate) fn number(&self, key: &str, default: f64) -> Result<f64, ReadError> {
+    pub(crate) fn number(self, key: &str, default: f64) -> Result<f64, ReadError> {
         let number = self.get(key).map_or(Some(default), Value::as_f64).filter(|a| a.is_finite());
         number.ok_or_else(|| self.typed(key, "a finite number"))
     }
 
     /// A list of names, or one.
-    fn list(&self, key: &str) -> Result<Vec<String>, ReadError> {
+    fn list(self, key: &str) -> Result<Vec<String>, ReadError> {
         match self.get(key) {
             None => Ok(Vec::new()),
             Some(Value::String(one)) => Ok(vec![one.clone()]),
@@ -259,7 +259,7 @@ impl Keys<'_> {
     }
 
     /// `target_modules`.
-    pub(crate) fn targets(&self) -> Result<Targets, ReadError> {
+    pub(crate) fn targets(self) -> Result<Targets, ReadError> {
         if self.get("target_modules").is_none() {
             return Err(self.typed("target_modules", "names or a regular expression"));
         }
@@ -267,7 +267,7 @@ impl Keys<'_> {
     }
 
     /// Names or a regular expression under any key; nothing means no site.
-    pub(crate) fn targets_in(&self, key: &str) -> Result<Targets, ReadError> {
+    pub(crate) fn targets_in(self, key: &str) -> Result<Targets, ReadError> {
         match self.get(key) {
             Some(Value::String(s)) if s == "all-linear" => Ok(Targets::default()),
             Some(Value::String(regex)) => Ok(Targets::Regex { regex: regex.clone() }),
@@ -276,7 +276,7 @@ impl Keys<'_> {
     }
 
     /// Refuses keys that would change the result and are not here.
-    pub(crate) fn refuse(&self, keys: &[&str]) -> Result<(), ReadError> {
+    pub(crate) fn refuse(self, keys: &[&str]) -> Result<(), ReadError> {
         let is_nothing = |v: &Value| {
             *v == Value::Bool(false)
                 || v.as_array().is_some_and(Vec::is_empty)
@@ -303,9 +303,9 @@ pub fn read_config(config: &Value) -> Result<AdapterFile, ReadError> {
             let is_dora = keys.get("use_dora") == Some(&Value::Bool(true));
             if is_dora { Arc::new(Dora { lora }) } else { Arc::new(lora) }
         }
-        Some("ADALORA") => Arc::new(AdaLora::read(&keys)?),
-        Some("IA3") => Arc::new(Ia3::read(&keys)?),
-        Some("VERA") => Arc::new(Vera::read(&keys)?),
+        Some("ADALORA") => Arc::new(AdaLora::read(keys)?),
+        Some("IA3") => Arc::new(Ia3::read(keys)?),
+        Some("VERA") => Arc::new(Vera::read(keys)?),
         got => return Err(ReadError::UnknownType { got: got.unwrap_or("(none)").into() }),
     };
     Ok(AdapterFile { method, base_name: text("base_model_name_or_path").map(str::to_string) })

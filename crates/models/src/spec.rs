@@ -123,6 +123,7 @@ pub enum Positions {
 }
 
 /// Disentangled attention: see [`luthier_kernels::disentangled`].
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact that config.json states of its own")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Relative {
     /// Rows of distances.

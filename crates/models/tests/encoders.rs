@@ -87,12 +87,12 @@ impl Check<'_> {
         assert!(compared >= 6, "the golden has gradients");
     }
 
-    fn run(&self, context: &Context) -> Run {
+    fn run(context: &Context) -> Run {
         Run { context: Arc::new(context.clone()), adapters: Vec::new(), recompute: false }
     }
 
     fn masked_lm(&self, context: &Context, rows: &[u32], targets: &[u32]) {
-        let (model, run) = (self.model(Head::MaskedLm, ""), self.run(context));
+        let (model, run) = (self.model(Head::MaskedLm, ""), Self::run(context));
         let hidden = model.hidden(&Tape::off(), &run);
         self.near("hidden", hidden.value(), self.golden.get("hidden.final"));
         self.near("logits", &model.logits(hidden.value(), &run), self.golden.get("logits"));
@@ -105,7 +105,7 @@ impl Check<'_> {
 
     fn classifier(&self, context: &Context) {
         let model = self.model(Head::Classifier { labels: 3 }, "classifier.weight.");
-        let (tape, run) = (Tape::new(), self.run(context));
+        let (tape, run) = (Tape::new(), Self::run(context));
         let logits = model.class_logits(&tape, &run);
         self.near("class logits", logits.value(), self.golden.get("classifier.logits"));
         // Cross-entropy with the script's classes, by a head that is the identity.
@@ -123,7 +123,7 @@ impl Check<'_> {
 
     fn token_classifier(&self, context: &Context) {
         let model = self.model(Head::TokenClassifier { labels: 3 }, "token.weight.");
-        let run = self.run(context);
+        let run = Self::run(context);
         let all = (0..context.tokens.len() as u32).collect::<Vec<_>>();
         let logits = model.token_logits(&Tape::off(), &run, &all);
         self.near("token logits", logits.value(), self.golden.get("token.logits"));

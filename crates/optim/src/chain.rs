@@ -304,10 +304,8 @@ impl Run<'_> {
         let fill = |(i, update): (usize, &mut [A])| direction.fill(i * CHUNK, self.scale, update);
         update.slice_mut::<A>().par_chunks_mut(CHUNK).enumerate().for_each(fill);
         let mut rest = slots;
-        let same = |a: &Box<dyn Transform>, b: &Box<dyn Transform>| {
-            a.reach() == Reach::Elements && b.reach() == Reach::Elements
-        };
-        for links in self.links.chunk_by(same) {
+        for links in self.links.chunk_by(|a, b| a.reach() == Reach::Elements && b.reach() == Reach::Elements)
+        {
             let count = links.iter().map(|l| l.slots(&shape).len()).sum::<usize>();
             let (own, others) = rest.split_at_mut(count);
             rest = others;

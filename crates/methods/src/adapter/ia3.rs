@@ -69,7 +69,7 @@ impl Ia3 {
     }
 
     /// From PEFT's config.
-    pub(crate) fn read(file: &peft::Keys<'_>) -> Result<Self, peft::ReadError> {
+    pub(crate) fn read(file: peft::Keys<'_>) -> Result<Self, peft::ReadError> {
         file.refuse(&["modules_to_save", "exclude_modules", "fan_in_fan_out"])?;
         Ok(Self { targets: file.targets()?, feedforward: file.targets_in("feedforward_modules")? })
     }

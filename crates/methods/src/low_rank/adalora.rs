@@ -130,7 +130,7 @@ impl AdaLora {
     }
 
     /// From PEFT's config.
-    pub(crate) fn read(file: &peft::Keys<'_>) -> Result<Self, peft::ReadError> {
+    pub(crate) fn read(file: peft::Keys<'_>) -> Result<Self, peft::ReadError> {
         file.refuse(&["layers_to_transform", "modules_to_save", "use_dora", "fan_in_fan_out"])?;
         let cut = |(key, kept): (&String, &Value)| {
             let module = key.split(".lora_E").next().unwrap_or(key).to_string();

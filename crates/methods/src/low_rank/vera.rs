@@ -80,7 +80,7 @@ impl Vera {
     }
 
     /// From PEFT's config.
-    pub(crate) fn read(file: &peft::Keys<'_>) -> Result<Self, peft::ReadError> {
+    pub(crate) fn read(file: peft::Keys<'_>) -> Result<Self, peft::ReadError> {
         file.refuse(&["layers_to_transform", "modules_to_save"])?;
         Ok(Self {
             rank: file.rank("r")?,

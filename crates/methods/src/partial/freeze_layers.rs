@@ -121,9 +121,8 @@ impl Method for FreezeLayers {
         let all = blocks(base);
         let range = match self.layers {
             None => [all - all.div_ceil(4), all.saturating_sub(1)],
-            Some(Blocks::Top(0)) => return None,
+            Some(Blocks::Top(0) | Blocks::Range(_)) => return None,
             Some(Blocks::Top(k)) => [all - k, all - 1],
-            Some(Blocks::Range(_)) => return None,
         };
         Some(Arc::new(Self { layers: Some(Blocks::Range(range)), ..self.clone() }))
     }

@@ -121,17 +121,14 @@ macro_rules! both {
 }
 pub(crate) use both;
 
-/// Implements a link that sees the tensor by one generic `run` over its elements' type.
+/// Implements a link that sees the tensor by one `run`, which looks at the update's type itself.
 macro_rules! whole {
     () => {
         fn reach(&self) -> crate::transforms::Reach {
             crate::transforms::Reach::Tensor
         }
         fn run_whole(&self, whole: Whole<'_>, step: &Step) {
-            match whole.update.dtype() {
-                luthier_tensor::DType::F64 => self.run::<f64>(whole, step),
-                _ => self.run::<f32>(whole, step),
-            }
+            self.run(whole, step);
         }
     };
 }

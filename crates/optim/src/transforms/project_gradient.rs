@@ -15,7 +15,7 @@ use super::{Chunk, Slot, Transform, Whole, whole};
 use crate::chain::Step;
 use crate::eigen::leading;
 use luthier_kernels::matmul::{MatMut, MatRef, Options, gemm};
-use luthier_tensor::{Account, Element, Float, Tensor, scale_assign};
+use luthier_tensor::{Account, Tensor, scale_assign};
 
 /// See the file's head.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl ProjectGradient {
         if n < d { [r, d] } else { [n, r] }
     }
 
-    fn run<T: Float + Element>(&self, whole: Whole<'_>, step: &Step) {
+    fn run(&self, whole: Whole<'_>, step: &Step) {
         let Whole { update, slots, .. } = whole;
         let shape = [update.dim(0), update.dim(1)];
         let left = shape[0] < shape[1];
@@ -67,17 +67,14 @@ impl ProjectGradient {
         for link in &self.links {
             let (own, others) = rest.split_at_mut(link.slots(&shape).len());
             rest = others;
-            match low.dtype() {
-                luthier_tensor::DType::F64 => {
-                    let mut own = own.iter_mut().map(Tensor::slice_mut::<f64>).collect::<Vec<_>>();
-                    let (update, param) = (low.slice_mut::<f64>(), nowhere.slice::<f64>());
-                    link.run_f64(Chunk { update, param, slots: &mut own }, step);
-                }
-                _ => {
-                    let mut own = own.iter_mut().map(Tensor::slice_mut::<f32>).collect::<Vec<_>>();
-                    let (update, param) = (low.slice_mut::<f32>(), nowhere.slice::<f32>());
-                    link.run_f32(Chunk { update, param, slots: &mut own }, step);
-                }
+            if low.dtype() == luthier_tensor::DType::F64 {
+                let mut own = own.iter_mut().map(Tensor::slice_mut::<f64>).collect::<Vec<_>>();
+                let (update, param) = (low.slice_mut::<f64>(), nowhere.slice::<f64>());
+                link.run_f64(Chunk { update, param, slots: &mut own }, step);
+            } else {
+                let mut own = own.iter_mut().map(Tensor::slice_mut::<f32>).collect::<Vec<_>>();
+                let (update, param) = (low.slice_mut::<f32>(), nowhere.slice::<f32>());
+                link.run_f32(Chunk { update, param, slots: &mut own }, step);
             }
         }
     }

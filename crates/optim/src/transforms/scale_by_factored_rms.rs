@@ -10,7 +10,7 @@
 //! AdaLomo (Lv 2023, <https://arxiv.org/abs/2310.10195>, algorithm 1).
 use super::{Slot, Transform, Whole, whole};
 use crate::chain::Step;
-use luthier_tensor::{Element, Float};
+use luthier_tensor::{DType, Element, Float};
 use rayon::prelude::*;
 
 /// See the file's head.
@@ -26,7 +26,15 @@ pub struct ScaleByFactoredRms {
 const BLOCK: usize = 64;
 
 impl ScaleByFactoredRms {
-    fn run<T: Float + Element>(&self, whole: Whole<'_>, step: &Step) {
+    fn run(&self, whole: Whole<'_>, step: &Step) {
+        if whole.update.dtype() == DType::F64 {
+            self.run_in::<f64>(whole, step);
+        } else {
+            self.run_in::<f32>(whole, step);
+        }
+    }
+
+    fn run_in<T: Float + Element>(&self, whole: Whole<'_>, step: &Step) {
         let memory = 1.0 - (step.t as f64 + 1.0).powf(self.exponent);
         let blend = |old: &mut T, new: f64| *old = T::from_f64(memory * old.to_f64() + (1.0 - memory) * new);
         let square = |g: T| g.to_f64() * g.to_f64() + self.eps;

@@ -4,7 +4,7 @@
 //! <https://arxiv.org/abs/2310.10195>, algorithm 1).
 use super::{Transform, Whole, root_mean_square, whole};
 use crate::chain::Step;
-use luthier_tensor::{Element, Float, scale_assign};
+use luthier_tensor::scale_assign;
 
 /// See the file's head.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +14,7 @@ pub struct ScaleByParamRms {
 }
 
 impl ScaleByParamRms {
-    fn run<T: Float + Element>(&self, whole: Whole<'_>, _: &Step) {
+    fn run(&self, whole: Whole<'_>, _: &Step) {
         scale_assign(whole.update, root_mean_square(whole.param).max(self.smallest));
     }
 }

@@ -30,8 +30,8 @@ pub struct Spsa {
 impl Estimator for Spsa {
     fn step(&self, session: &mut Session, rows: &[usize]) -> Stepped {
         let key = Key::new(session.seed, Stream::Direction).with(session.t);
-        let (above, _) = self.loss_at(session, rows, key, self.eps);
-        let (below, (weight, tokens, all_tokens)) = self.loss_at(session, rows, key, -2.0 * self.eps);
+        let (above, _) = Self::loss_at(session, rows, key, self.eps);
+        let (below, (weight, tokens, all_tokens)) = Self::loss_at(session, rows, key, -2.0 * self.eps);
         session.leaves.iter().for_each(|l| move_along(l, key, self.eps));
         let mean = if weight > 0.0 { 1.0 / weight } else { 1.0 };
         let slope = (above - below) * mean / (2.0 * self.eps);
@@ -51,7 +51,7 @@ impl Estimator for Spsa {
 impl Spsa {
     /// Moves the parameters by `by z` and runs forward: the loss's sum, and what divides it, its tokens, all
     /// tokens.
-    fn loss_at(&self, session: &Session, rows: &[usize], key: Key, by: f64) -> (f64, (f64, usize, usize)) {
+    fn loss_at(session: &Session, rows: &[usize], key: Key, by: f64) -> (f64, (f64, usize, usize)) {
         session.leaves.iter().for_each(|l| move_along(l, key, by));
         let (mut loss, mut weight, mut tokens, mut all) = (0.0, 0.0, 0, 0);
         for micro in micro_batches(rows, &session.samples, session.limits.micro) {

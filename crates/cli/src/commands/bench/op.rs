@@ -170,7 +170,7 @@ impl Place {
         let a = Param::new("a", leaf(self.rank, d_in));
         let b = Param::new("b", leaf(d_out, self.rank));
         let run = move |tape: &Tape, x: Vec<Var>| {
-            let low_rank = LowRank { a: tape.leaf(&a), b: tape.leaf(&b), scale: 2.0, dropout: None };
+            let low_rank = LowRank::new(tape.leaf(&a), tape.leaf(&b), 2.0);
             let delta = Delta { low_rank: Some(low_rank), ..Delta::default() };
             linear(tape, &x[0], &weight, None, &[delta])
         };
@@ -237,10 +237,10 @@ impl Place {
         };
         let mut leaves = shapes.iter().enumerate().map(leaf).collect::<Vec<_>>();
         let noise = |shape: &[usize; 2]| peak::noise(shape, DType::F32, Account::Gradient);
-        let mut gradients = shapes.iter().map(noise).collect::<Vec<_>>();
+        let gradients = shapes.iter().map(noise).collect::<Vec<_>>();
         let step = Step { t: 1, lr: 1e-4, seed: 0 };
         let seconds = best(|| {
-            chain.update(&mut leaves, &mut gradients, 1e-3, &step);
+            chain.update(&mut leaves, &gradients, 1e-3, &step);
         });
         let elements = shapes.iter().map(|s| s[0] * s[1]).sum::<usize>();
         // Norm reads the gradient; the update reads and writes gradient, parameter and two moments.
