@@ -1,6 +1,8 @@
 //! The program from outside: what a stranger does on the first day, on a real model, with short runs.
 //!
 //! Every command is asked for JSON, and what it promises in JSON is checked.
+mod readme;
+
 use crate::{fetch, shell};
 use serde_json::Value;
 use std::{
@@ -33,7 +35,7 @@ pub(crate) fn run() -> crate::Outcome {
     desk.scene("merge", merge)?;
     desk.scene("full fine-tuning", full)?;
     desk.scene("classification", classification)?;
-    desk.scene("the README's commands", readme)?;
+    desk.scene("the README's commands", readme::play)?;
     fs::remove_dir_all(&desk.folder).map_err(|e| format!("{}: {e}", desk.folder.display()))
 }
 
@@ -309,43 +311,6 @@ fn full(desk: &Desk) -> crate::Outcome {
     let done = desk.ask(&arguments)?.exits(0)?.json()?;
     ensure(done["event"] == "done", || format!("the last event is {done}"))?;
     println!("  full: {done}");
-    Ok(())
-}
-
-/// Every command that the README gives, word by word, in a folder laid out like the repository with short recipes.
-fn readme(desk: &Desk) -> crate::Outcome {
-    let folder = desk.folder.join("clone");
-    let said = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
-    let data = folder.join("recipes/data");
-    fs::create_dir_all(&data).map_err(|e| said(&data, e))?;
-    std::os::unix::fs::symlink(shell::root().join("models"), folder.join("models"))
-        .map_err(|e| said(&folder, e))?;
-    for name in ["recipes/data/gsm8k-train.jsonl", "recipes/data/gsm8k-eval.jsonl"] {
-        let rows = fs::read_to_string(shell::root().join(name)).map_err(|e| said(Path::new(name), e))?;
-        let few: String = rows.split_inclusive('\n').take(HELD_OUT_ROWS).collect();
-        fs::write(folder.join(name), few).map_err(|e| said(&folder, e))?;
-    }
-    let recipe = fs::read_to_string(shell::root().join(LORA)).map_err(|e| said(Path::new(LORA), e))?;
-    let short =
-        recipe.replace("steps      = 125", "steps      = 3").replace("batch      = 8", "batch      = 4");
-    ensure(short != recipe, || format!("{LORA} is not shortened"))?;
-    fs::write(folder.join(LORA), short).map_err(|e| said(&folder, e))?;
-
-    let text = fs::read_to_string(shell::root().join("README.md")).map_err(|e| said(&folder, e))?;
-    let commands: Vec<&str> =
-        text.lines().filter_map(|l| l.strip_prefix("cargo run --release -- ")).collect();
-    ensure(commands.len() > 5, || "the README gives no commands".into())?;
-    for command in commands {
-        let start = Instant::now();
-        let line = format!("{} {command}", desk.program.display());
-        let output =
-            Command::new("sh").args(["-c", &line]).current_dir(&folder).stdin(Stdio::null()).output();
-        let output = output.map_err(|e| format!("`{line}` cannot be started: {e}"))?;
-        ensure(output.status.success(), || {
-            format!("`luthier {command}`: {}", String::from_utf8_lossy(&output.stderr).trim())
-        })?;
-        println!("  luthier {command}: {:.0} s", start.elapsed().as_secs_f64());
-    }
     Ok(())
 }
 

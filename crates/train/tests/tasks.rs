@@ -106,7 +106,7 @@ fn a_classifier_is_learnt_saved_with_its_labels_and_merged() {
 #[test]
 fn every_task_learns_what_its_words_decide() {
     let many = rows(120, |text, class| {
-        format!("{{\"text\": \"{text}\", \"label\": [{}]}}\n", ["\"a\"", "\"a\", \"b\""][class])
+        format!("{{\"text\": \"{text}\", \"label\": [{}]}}\n", ["\"a\"", "\"b\", \"c\""][class])
     });
     let score =
         rows(120, |text, class| format!("{{\"text\": \"{text}\", \"label\": {}}}\n", ["-1.0", "1.5"][class]));
